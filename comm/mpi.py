@@ -1,0 +1,170 @@
+"""The MPI backend: one communicator per channel, duplicated from the world.
+
+An MPI library that gives THREAD_MULTIPLE lets ids travel on a background thread while rows travel on
+the main one; otherwise `can_overlap` is False and the caller routes in line. The unit of every count
+is a derived datatype of 64 bytes, so MPI's 32-bit counts reach 128 GiB per rank and message.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from fourfold.comm.backend import BLOCK, Blocks
+from fourfold.comm.errors import CommError
+
+MAX_BLOCKS = 2**31 - 1
+"""MPI counts and displacements are C ints in every library that is older than MPI 4."""
+
+SPINS = 8
+"""Tests of a routing collective before the thread starts to sleep."""
+
+SHORTEST_SLEEP, LONGEST_SLEEP = 20e-6, 400e-6
+"""Seconds between later tests: doubled each time, so a long wait costs no core."""
+
+
+class MpiBackend:
+    """All ranks of `world`; `dense_ranks` (default: all) are those that all-reduce.
+
+    Collective over `world`. Close it, or use it as a context manager.
+    """
+
+    def __init__(self, world: MPI.Comm, *, dense_ranks: Collection[int] | None = None) -> None:
+        self.rank = world.rank
+        self.size = world.size
+        self.can_overlap = MPI.Query_thread() == MPI.THREAD_MULTIPLE
+        self._route = world.Dup()
+        self._step = world.Dup()
+        dense = dense_ranks is None or self.rank in dense_ranks
+        self._dense = world.Split(0 if dense else MPI.UNDEFINED, self.rank)
+        for comm in (self._route, self._step, self._dense):
+            if comm != MPI.COMM_NULL:
+                comm.Set_errhandler(MPI.ERRORS_RETURN)
+        self._block = MPI.BYTE.Create_contiguous(BLOCK).Commit()
+        self._reductions: list[MpiReduction] = []
+
+    def route(self, sent: Blocks, got: Blocks) -> None:
+        """Exchange blocks on the route channel, sleeping while it waits. See Backend."""
+        self._check_counts("Ialltoallv", sent, got)
+        try:
+            request = self._route.Ialltoallv(self._buffer(sent), self._buffer(got))
+            spins, pause = 0, SHORTEST_SLEEP
+            while not request.Test():
+                spins += 1
+                if spins > SPINS:
+                    time.sleep(pause)
+                    pause = min(2 * pause, LONGEST_SLEEP)
+        except MPI.Exception as error:
+            raise self._failure("Ialltoallv", sent, error) from error
+
+    def step(self, sent: Blocks, got: Blocks) -> None:
+        """Exchange blocks on the step channel. See Backend."""
+        self._check_counts("Alltoallv", sent, got)
+        try:
+            self._step.Alltoallv(self._buffer(sent), self._buffer(got))
+        except MPI.Exception as error:
+            raise self._failure("Alltoallv", sent, error) from error
+
+    def start_allreduce(self, array: NDArray[Any]) -> MpiReduction:
+        """Start summing a float32 array over the dense ranks, in place. See Backend."""
+        if array.dtype != np.float32 or not array.flags.c_contiguous:
+            raise ValueError(
+                f"all-reduce: expected a contiguous float32 array, got {array.dtype}"
+                f" with strides {array.strides}"
+            )
+        if self._dense == MPI.COMM_NULL:
+            raise ValueError(f"all-reduce: rank {self.rank} is not one of the dense ranks")
+        try:
+            request = self._dense.Iallreduce(MPI.IN_PLACE, [array, MPI.FLOAT], MPI.SUM)
+        except MPI.Exception as error:
+            raise _failure("Iallreduce", self.rank, array.nbytes, error) from error
+        reduction = MpiReduction(request, self.rank, array.nbytes)
+        self._reductions = [r for r in self._reductions if not r.done]
+        self._reductions.append(reduction)
+        return reduction
+
+    def progress(self) -> None:
+        """Drive the all-reduces that are under way."""
+        for reduction in self._reductions:
+            reduction.test()
+
+    def close(self) -> None:
+        """Free the channels. Collective over the world."""
+        for reduction in self._reductions:
+            reduction.wait()
+        for comm in (self._route, self._step, self._dense):
+            if comm != MPI.COMM_NULL:
+                comm.Free()
+        self._block.Free()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:  # after an error the other ranks may be anywhere: no collective calls
+            self.close()
+
+    def _buffer(self, blocks: Blocks) -> list[Any]:
+        return [blocks.memory, (blocks.counts, blocks.starts), self._block]
+
+    def _check_counts(self, op: str, *sides: Blocks) -> None:
+        for blocks in sides:
+            most = int((blocks.starts + blocks.counts).max())
+            if most > MAX_BLOCKS:
+                raise CommError(
+                    f"rank {self.rank}: {op} of {most * BLOCK:,} bytes; MPI's counts end at"
+                    f" {MAX_BLOCKS * BLOCK:,}. Use a smaller batch or more ranks",
+                    op=op,
+                    num_bytes=most * BLOCK,
+                )
+
+    def _failure(self, op: str, sent: Blocks, error: MPI.Exception) -> CommError:
+        return _failure(op, self.rank, int(sent.counts.sum()) * BLOCK, error)
+
+
+class MpiReduction:
+    """A non-blocking all-reduce. See Reduction in fourfold.comm.backend."""
+
+    def __init__(self, request: MPI.Request, rank: int, num_bytes: int) -> None:
+        self._request = request
+        self._rank = rank
+        self._num_bytes = num_bytes
+
+    @property
+    def done(self) -> bool:
+        """Whether it is known to have ended."""
+        return self._request == MPI.REQUEST_NULL
+
+    def test(self) -> bool:
+        """Drive it a little; True once the sums are in the array."""
+        try:
+            return bool(self._request.Test())
+        except MPI.Exception as error:
+            raise _failure("Iallreduce", self._rank, self._num_bytes, error) from error
+
+    def wait(self) -> None:
+        """Return when the sums are in the array."""
+        try:
+            self._request.Wait()
+        except MPI.Exception as error:
+            raise _failure("Iallreduce", self._rank, self._num_bytes, error) from error
+
+
+def _failure(op: str, rank: int, num_bytes: int, error: MPI.Exception) -> CommError:
+    return CommError(
+        f"rank {rank}: {op} with all ranks failed after {num_bytes:,} bytes were handed to it:"
+        f" {error.Get_error_string()}",
+        op=op,
+        num_bytes=num_bytes,
+    )

@@ -1,0 +1,289 @@
+// Python's view of the native core: plain arrays in, plain arrays out. The GIL is released in
+// everything that depends on the size of a batch.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include "route.h"
+#include "step.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace ff {
+namespace {
+
+// Memory for messages: grows, never shrinks. An array handed out keeps its memory alive.
+class Buffer {
+ public:
+  std::shared_ptr<Array<uint8_t>> reserve(size_t bytes) {
+    if (bytes > data_->size()) {
+      data_ = std::make_shared<Array<uint8_t>>();
+      data_->resize(bytes);
+    }
+    return data_;
+  }
+
+ private:
+  std::shared_ptr<Array<uint8_t>> data_ = std::make_shared<Array<uint8_t>>();
+};
+
+template <class T>
+using Numpy = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
+
+// A NumPy view that keeps `owner` alive, and with it the memory.
+template <class T, class Owner>
+Numpy<T> view(const Array<T>& array, const std::shared_ptr<Owner>& owner) {
+  static T none{};
+  T* const data = array.size() > 0 ? const_cast<T*>(array.data()) : &none;
+  nb::capsule capsule(new std::shared_ptr<Owner>(owner), [](void* held) noexcept {
+    delete static_cast<std::shared_ptr<Owner>*>(held);
+  });
+  return Numpy<T>(data, {array.size()}, capsule);
+}
+
+template <class T>
+nb::ndarray<nb::numpy, T, nb::ndim<1>> copy(const Array<T>& array) {
+  auto own = std::make_shared<Array<T>>();
+  own->resize(array.size());
+  if (array.size() > 0) std::memcpy(own->data(), array.data(), array.size() * sizeof(T));
+  return view(*own, own);
+}
+
+nb::tuple tuple_of(const Layout& layout, const std::shared_ptr<Route>& route) {
+  return nb::make_tuple(view(layout.counts, route), view(layout.starts, route), layout.bytes);
+}
+
+nb::tuple tuple_of(const Layout& layout) {
+  return nb::make_tuple(copy(layout.counts), copy(layout.starts), layout.bytes);
+}
+
+using TableSpec = std::tuple<std::string, uint32_t, uint64_t, bool, bool, bool>;
+using FeatureSpec = std::tuple<std::string, uint32_t, uint8_t>;
+using TileSpec = std::tuple<uint32_t, uint32_t, uint32_t, uint32_t, std::vector<int32_t>>;
+
+Plan plan_of(int32_t rank, int32_t size, int32_t threads, uint8_t wire,
+             const std::vector<TableSpec>& tables, const std::vector<FeatureSpec>& features,
+             const std::vector<TileSpec>& tiles) {
+  Plan plan;
+  plan.rank = rank;
+  plan.size = size;
+  plan.threads = threads;
+  plan.wire = static_cast<Dtype>(wire);
+  for (const auto& [name, dim, limit, dynamic, hashed, pooled] : tables) {
+    Table& table = plan.tables.emplace_back();
+    table.name = name;
+    table.dim = dim;
+    table.limit = limit;
+    table.dynamic = dynamic;
+    table.hashed = hashed;
+    table.pooled = pooled;
+  }
+  for (const auto& [name, table, pooling] : features)
+    plan.features.push_back({name, table, static_cast<Pooling>(pooling), 0, 0});
+  for (const auto& [table, bucket, start, stop, ranks] : tiles)
+    plan.tiles.push_back({table, bucket, start, stop, ranks});
+  plan.connect();
+  return plan;
+}
+
+using AnyArray = nb::ndarray<nb::ro, nb::device::cpu>;
+
+Dtype dtype_of(const AnyArray& array, const char* what) {
+  const nb::dlpack::dtype dtype = array.dtype();
+  if (dtype == nb::dtype<float>()) return Dtype::fp32;
+  if (dtype == nb::dtype<uint16_t>()) return Dtype::bf16;
+  if (dtype.code == static_cast<uint8_t>(nb::dlpack::dtype_code::Bfloat) && dtype.bits == 16)
+    return Dtype::bf16;
+  if (dtype.code == static_cast<uint8_t>(nb::dlpack::dtype_code::Float) && dtype.bits == 16)
+    return Dtype::fp16;
+  throw nb::value_error(
+      (std::string(what) + ": expected float32, float16, or bfloat16 (as uint16)").c_str());
+}
+
+Matrix matrix_of(const AnyArray& array, Dtype dtype, size_t rows, size_t columns,
+                 const std::string& what) {
+  const auto text = [](size_t a, size_t b) {
+    return "(" + std::to_string(a) + ", " + std::to_string(b) + ")";
+  };
+  if (array.ndim() != 2 || array.shape(0) != rows || array.shape(1) != columns)
+    throw nb::value_error((what + ": expected shape " + text(rows, columns) + ", got " +
+                           (array.ndim() == 2 ? text(array.shape(0), array.shape(1))
+                                              : std::to_string(array.ndim()) + " dimensions"))
+                              .c_str());
+  if (rows > 0 && columns > 1 && array.stride(1) != 1)
+    throw nb::value_error((what + ": the columns of a row must be contiguous").c_str());
+  if (dtype_of(array, what.c_str()) != dtype)
+    throw nb::value_error((what + ": all arrays of a call must have the same dtype").c_str());
+  return {static_cast<uint8_t*>(const_cast<void*>(array.data())),
+          array.stride(0) * static_cast<int64_t>(bytes_of(dtype))};
+}
+
+// Checks the arrays of forward or backward against the batch.
+Outputs outputs_of(const Router& router, const Route& route, const AnyArray& pooled,
+                   const std::vector<AnyArray>& sequences) {
+  const Plan& plan = router.plan();
+  Outputs out;
+  out.dtype = dtype_of(pooled, "pooled");
+  out.pooled = matrix_of(pooled, out.dtype, static_cast<size_t>(route.batch), plan.output_dim,
+                         "pooled (batch, output_dim)");
+  if (sequences.size() != plan.num_sequences)
+    throw nb::value_error(("expected " + std::to_string(plan.num_sequences) +
+                           " sequences, one per feature with pooling 'none'; got " +
+                           std::to_string(sequences.size()))
+                              .c_str());
+  out.sequences.resize(plan.num_sequences);
+  for (const Feature& feature : plan.features) {
+    if (feature.pooling != Pooling::none) continue;
+    const Slice& slice = route.tables[feature.table].slices[feature.in_table];
+    out.sequences[feature.column] =
+        matrix_of(sequences[feature.column], out.dtype, slice.bags, plan.tables[feature.table].dim,
+                  "sequence of feature '" + feature.name + "' (ids, dim)");
+  }
+  return out;
+}
+
+std::shared_ptr<Route> route_batch(
+    Router& router, nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig> ids,
+    nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig> offsets,
+    std::optional<nb::ndarray<const float, nb::ndim<1>, nb::c_contig>> weights, int64_t batch) {
+  const size_t features = router.plan().features.size();
+  if (batch < 0 || offsets.shape(0) != features * static_cast<size_t>(batch) + 1)
+    throw nb::value_error(("offsets: expected " + std::to_string(features) + " features * " +
+                           std::to_string(batch) + " samples + 1 values, got " +
+                           std::to_string(offsets.shape(0)))
+                              .c_str());
+  if (weights && weights->shape(0) != ids.shape(0))
+    throw nb::value_error(("weights: expected one per id (" + std::to_string(ids.shape(0)) +
+                           "), got " + std::to_string(weights->shape(0)))
+                              .c_str());
+  try {
+    nb::gil_scoped_release release;
+    return router.route(ids.data(), ids.shape(0), offsets.data(),
+                        weights ? weights->data() : nullptr, batch);
+  } catch (const BadBatch& error) {
+    throw nb::value_error(error.message.c_str());
+  }
+}
+
+// An array that has an owner already; the default for properties would make it the object.
+constexpr auto kOwned = nb::rv_policy::automatic;
+
+using Self = const std::shared_ptr<Route>&;
+
+void bind_route(nb::module_& m) {
+  nb::class_<Route>(m, "Route")
+      .def_ro("batch", &Route::batch)
+      .def_ro("global_batch", &Route::global_batch)
+      .def_ro("failed_rank", &Route::failed_rank)
+      .def_prop_ro(
+          "header_sent", [](Self r) { return view(r->header_sent, r); }, kOwned)
+      .def_prop_ro(
+          "header_got", [](Self r) { return view(r->header_got, r); }, kOwned)
+      .def_prop_ro(
+          "message_sent", [](Self r) { return view(r->message_sent, r); }, kOwned)
+      .def_prop_ro(
+          "message_got", [](Self r) { return view(r->message_got, r); }, kOwned)
+      .def_prop_ro("messages_sent", [](Self r) { return tuple_of(r->messages_sent, r); })
+      .def_prop_ro("messages_got", [](Self r) { return tuple_of(r->messages_got, r); })
+      .def_prop_ro("reply_sent", [](Self r) { return tuple_of(r->reply_sent, r); })
+      .def_prop_ro("reply_got", [](Self r) { return tuple_of(r->reply_got, r); })
+      .def_prop_ro("gradient_sent", [](Self r) { return tuple_of(r->gradient_sent, r); })
+      .def_prop_ro("gradient_got", [](Self r) { return tuple_of(r->gradient_got, r); })
+      .def_prop_ro(
+          "ids", [](Self r) { return view(r->ids, r); }, kOwned)
+      .def_prop_ro(
+          "first", [](Self r) { return view(r->first, r); }, kOwned)
+      .def_prop_ro(
+          "bags", [](Self r) { return view(r->bags, r); }, kOwned)
+      .def_prop_ro(
+          "lengths", [](Self r) { return view(r->lengths, r); }, kOwned)
+      .def_prop_ro(
+          "weights", [](Self r) { return view(r->weights, r); }, kOwned)
+      .def_prop_ro("traffic", [](Self r) {
+        const Traffic& t = r->traffic;
+        return nb::make_tuple(t.lookups, t.rows, t.id_bytes, t.reply_bytes, t.gradient_bytes,
+                              t.peer_id_bytes, t.peer_reply_bytes, t.peer_gradient_bytes);
+      });
+}
+
+using Bytes = nb::ndarray<nb::ro, uint8_t, nb::ndim<1>, nb::c_contig>;
+
+Numpy<uint64_t> addresses(const Router& router, Self route, const Bytes& sent, const Bytes& got,
+                          decltype(&reply_addresses) fill) {
+  auto array = std::make_shared<Array<uint64_t>>();
+  array->resize(router.plan().segments());
+  fill(router.plan(), *route, sent.data(), got.data(), array->data());
+  return view(*array, array);
+}
+
+void bind_router(nb::module_& m) {
+  nb::class_<Router>(m, "Router")
+      .def(
+          "__init__",
+          [](Router* self, int32_t rank, int32_t size, int32_t threads, uint8_t wire,
+             const std::vector<TableSpec>& tables, const std::vector<FeatureSpec>& features,
+             const std::vector<TileSpec>& tiles) {
+            new (self) Router(plan_of(rank, size, threads, wire, tables, features, tiles));
+          },
+          "rank"_a, "size"_a, "threads"_a, "wire"_a, "tables"_a, "features"_a, "tiles"_a)
+      .def_prop_ro("headers_sent", [](const Router& r) { return tuple_of(r.headers_sent()); })
+      .def_prop_ro("headers_got", [](const Router& r) { return tuple_of(r.headers_got()); })
+      .def_prop_ro(
+          "segment_tile", [](const Router& r) { return copy(r.segment_tile()); }, kOwned)
+      .def_prop_ro(
+          "segment_pooled", [](const Router& r) { return copy(r.segment_pooled()); }, kOwned)
+      .def_prop_ro(
+          "segment_replies", [](const Router& r) { return copy(r.segment_replies()); }, kOwned)
+      .def_prop_ro("output_dim", [](const Router& r) { return r.plan().output_dim; })
+      .def("route", &route_batch, "ids"_a, "offsets"_a, "weights"_a.none(), "batch"_a)
+      .def("refuse", &Router::refuse)
+      .def("accept", &Router::accept, "route"_a)
+      .def("unpack", &Router::unpack, "route"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("reply_addresses",
+           [](const Router& router, Self route, const Bytes& sent, const Bytes& got) {
+             return addresses(router, route, sent, got, &reply_addresses);
+           })
+      .def("gradient_addresses",
+           [](const Router& router, Self route, const Bytes& sent, const Bytes& got) {
+             return addresses(router, route, sent, got, &gradient_addresses);
+           })
+      .def(
+          "pool",
+          [](const Router& router, Self route, const Bytes& got, const AnyArray& out,
+             const std::vector<AnyArray>& sequences) {
+            const Outputs outputs = outputs_of(router, *route, out, sequences);
+            nb::gil_scoped_release release;
+            pool(router.plan(), *route, got.data(), outputs);
+          },
+          "route"_a, "got"_a, "out"_a, "sequences"_a)
+      .def(
+          "spread",
+          [](const Router& router, Self route, const AnyArray& grad,
+             const std::vector<AnyArray>& sequences, const Bytes& sent) {
+            const Outputs gradients = outputs_of(router, *route, grad, sequences);
+            nb::gil_scoped_release release;
+            spread(router.plan(), *route, gradients, const_cast<uint8_t*>(sent.data()));
+          },
+          "route"_a, "grad"_a, "sequences"_a, "sent"_a);
+}
+
+}  // namespace
+}  // namespace ff
+
+NB_MODULE(_native, m) {
+  using namespace ff;
+  m.doc() =
+      "Native core of the exchange: routing of ids, pooling of replies, spreading of gradients";
+  m.attr("BLOCK") = kBlock;
+  nb::class_<Buffer>(m, "Buffer").def(nb::init<>()).def("reserve", [](Buffer& self, size_t bytes) {
+    const auto data = self.reserve(bytes);
+    return view(*data, data);
+  });
+  bind_route(m);
+  bind_router(m);
+}

@@ -1,0 +1,297 @@
+"""`fourfold bench train`: a DLRM step end to end, against the same model without embeddings.
+
+Three things take turns in one run, on the same ranks and threads, so that the machine's mood hits all alike:
+
+    step        the whole training step: route ahead, gather, exchange, model, exchange, update
+    dense       the same model and optimizer with constant vectors in place of embeddings
+    plain       `dense` as PyTorch runs it by default (its own fp32 products, interaction by indexing)
+
+step / dense is what the embeddings cost; step / plain is how the whole step compares with the least that a
+PyTorch system without our dense path could reach. Ids are those of 26 tables with Criteo Kaggle's sizes (the
+largest capped to `--rows` in all), Zipf-distributed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from mpi4py import MPI
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fourfold.comm import Feature
+from fourfold.runtime.assembly import create_bags
+from fourfold.runtime.data.batch import Batch
+from fourfold.runtime.data.synthetic import criteo_sizes, zipf_ids
+from fourfold.runtime.gradients import GradientBuckets
+from fourfold.runtime.matmul import keep_freed_memory, use_onednn
+from fourfold.runtime.models.dlrm import Dlrm
+from fourfold.runtime.models.mlp import Mlp
+from fourfold.runtime.table import EmbeddingConfig, TableConfig, complete_tables
+from fourfold.runtime.trainer import TrainConfig, Trainer, dense_optimizer
+from fourfold.runtime.world import World
+
+HELP = "a DLRM training step against the same model without embeddings"
+
+NUM_DENSE = 13
+DISTINCT_BATCHES = 6
+HIDDEN = (512, 256)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the options."""
+    parser.add_argument("--batch", type=int, default=2048, help="samples of a step, all ranks")
+    parser.add_argument("--pooling", type=int, default=1, help="ids per bag")
+    parser.add_argument("--dim", type=int, default=64, help="columns of a row")
+    parser.add_argument("--rows", type=int, default=5_000_000, help="rows of all 26 tables")
+    parser.add_argument("--alpha", type=float, default=1.05, help="skew of the ids (Zipf)")
+    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="of rows")
+    parser.add_argument("--wire", choices=("fp32", "bf16", "fp16"), default="fp32")
+    parser.add_argument("--reply", choices=("auto", "rows", "pooled"), default="auto")
+    parser.add_argument("--dynamic", action="store_true", help="hashed tables instead of static ones")
+    parser.add_argument("--autocast", action="store_true", help="dense model in bf16")
+    parser.add_argument("--threads", type=int, default=1, help="per rank")
+    parser.add_argument("--lookahead", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each of the three")
+    parser.add_argument("--seconds", type=float, default=0.8, help="length of a turn")
+    parser.add_argument("--json", action="store_true", help="print one JSON line instead of a table")
+
+
+class Cycle:
+    """A source that gives the same few batches again and again."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self._batches = batches
+        self._next = 0
+
+    def next_batch(self) -> Batch:
+        """Give the next one."""
+        self._next += 1
+        return self._batches[self._next % len(self._batches)]
+
+
+class PlainDlrm(nn.Module):
+    """The same model written the usual way, for the `plain` turns."""
+
+    def __init__(self, model: Dlrm, num_vectors: int) -> None:
+        super().__init__()
+        self.bottom = Mlp([NUM_DENSE, *HIDDEN, model.dim], last_relu=True)
+        self.top = Mlp([model.dim + model.dots.num_pairs, *HIDDEN, 1], last_relu=False)
+        self.row, self.column = torch.tril_indices(num_vectors, num_vectors, -1)
+        self.dim = model.dim
+
+    def forward(self, dense: Tensor, pooled: Tensor) -> Tensor:
+        """Map dense features and pooled embeddings (B, T * dim) to logits (B,)."""
+        bottom = self.bottom(dense)
+        vectors = torch.cat([bottom, pooled], 1).view(len(bottom), -1, self.dim)
+        dots = torch.bmm(vectors, vectors.transpose(1, 2))[:, self.row, self.column]
+        logits: Tensor = self.top(torch.cat([bottom, dots], 1)).squeeze(1)
+        return logits
+
+
+@dataclass
+class Constant:
+    """Stands where `Embeddings` would: vectors that need a gradient and cost nothing to get."""
+
+    pooled: Tensor
+
+
+def make_batches(args: argparse.Namespace, sizes: list[int], samples: int, rank: int) -> list[Batch]:
+    """Draw the batches of one rank."""
+    rng = np.random.default_rng(7 + rank)
+    batches = []
+    for _ in range(DISTINCT_BATCHES):
+        ids = [zipf_ids(rng, samples * args.pooling, rows, args.alpha) for rows in sizes]
+        batches.append(
+            Batch(
+                dense=np.log1p(rng.exponential(1.0, (samples, NUM_DENSE))).astype(np.float32),
+                label=rng.integers(0, 2, samples).astype(np.float32),
+                ids=np.concatenate(ids),
+                offsets=np.arange(0, len(sizes) * samples * args.pooling + 1, args.pooling),
+                weights=None,
+            )
+        )
+    return batches
+
+
+def make_trainer(args: argparse.Namespace, world: World, sizes: list[int]) -> Trainer:
+    """Build the model under test: table-wise placement by the planner, all ranks colocated."""
+    configs = [
+        TableConfig(name=f"C{i + 1}", rows=None if args.dynamic else rows, expected_rows=rows)
+        for i, rows in enumerate(sizes)
+    ]
+    embedding = EmbeddingConfig(
+        dim=args.dim, dtype=args.dtype, wire=args.wire, reply=args.reply, init="uniform", init_scale=0.01
+    )
+    tables, features = complete_tables(configs, embedding, [c.name for c in configs])
+    bags = create_bags(
+        tables,
+        features,
+        world,
+        wire=args.wire,
+        threads=args.threads,
+        lookups={f.name: float(args.pooling) for f in features},
+        output_dtype=torch.bfloat16 if args.autocast else torch.float32,
+    )
+    torch.manual_seed(0)
+    model = Dlrm(NUM_DENSE, len(sizes), args.dim, HIDDEN, HIDDEN)
+    config = TrainConfig(
+        batch_size=args.batch,
+        optimizer="sgd",
+        lr=0.01,
+        autocast=args.autocast,
+        lookahead=args.lookahead,
+        threads=args.threads,
+    )
+    return Trainer(model, bags, config, embedding_lr=0.01)
+
+
+def dense_step(
+    args: argparse.Namespace, trainer: Trainer, model: nn.Module, batches: Cycle, plain: bool
+) -> Callable[[], None]:
+    """Make a training step of `model` without embeddings, its gradients summed over the ranks."""
+    parameters = list(model.parameters())
+    buckets = GradientBuckets(parameters, trainer.bags.exchange.backend.dense_allreduce())
+    optimizer = dense_optimizer(trainer.config, parameters)
+    samples = batches.next_batch().size
+    width = sum(trainer.bags.pooled_features[1])
+    dtype = torch.bfloat16 if args.autocast else torch.float32
+    vectors = torch.randn(samples, width).mul_(0.01).to(dtype)
+
+    def step() -> None:
+        batch = batches.next_batch()
+        pooled = vectors.clone().requires_grad_()
+        buckets.zero()
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.autocast):
+            output = model(torch.from_numpy(batch.dense), pooled if plain else Constant(pooled))
+        label = torch.from_numpy(batch.label)
+        loss = functional.binary_cross_entropy_with_logits(output.float(), label)
+        (loss * (samples / args.batch)).backward()  # type: ignore[no-untyped-call]
+        buckets.finish()
+        optimizer.step()
+
+    return step
+
+
+def timed(comm: MPI.Comm, step: Callable[[], object], count: int) -> float:
+    """Seconds per step over `count` steps, all ranks together. Collective."""
+    comm.Barrier()
+    start = time.perf_counter()
+    for _ in range(count):
+        step()
+    comm.Barrier()
+    return (time.perf_counter() - start) / count
+
+
+def measure(
+    comm: MPI.Comm, contenders: dict[str, Callable[[], object]], rounds: int, seconds: float
+) -> dict[str, list[float]]:
+    """Let the contenders take turns; seconds per step of each turn. Collective."""
+    counts = {}
+    for name, step in contenders.items():
+        timed(comm, step, 3)
+        counts[name] = max(2, int(seconds / comm.bcast(timed(comm, step, 3))))
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, step in contenders.items():
+            times[name].append(comm.bcast(timed(comm, step, counts[name])))
+    return times
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; collective over the world."""
+    comm = MPI.COMM_WORLD
+    world = World.from_mpi(comm)
+    torch.set_num_threads(args.threads)
+    keep_freed_memory()
+    onednn = use_onednn()
+    sizes = criteo_sizes(args.rows)
+    samples = args.batch * (world.rank + 1) // world.size - args.batch * world.rank // world.size
+    batches = make_batches(args, sizes, samples, world.rank)
+    trainer = make_trainer(args, world, sizes)
+    model = trainer.model
+    assert isinstance(model, Dlrm)
+    steps = trainer.steps(Cycle(batches))
+    without = Dlrm(NUM_DENSE, len(sizes), args.dim, HIDDEN, HIDDEN)
+    plain = dense_step(args, trainer, PlainDlrm(model, len(sizes) + 1), Cycle(batches), plain=True)
+    matmul = torch.backends.mkldnn.matmul
+    fast_precision = matmul.fp32_precision
+
+    def plain_step() -> None:
+        matmul.fp32_precision = "none"
+        plain()
+        matmul.fp32_precision = fast_precision
+
+    contenders: dict[str, Callable[[], object]] = {
+        "step": lambda: next(steps),
+        "dense": dense_step(args, trainer, without, Cycle(batches), plain=False),
+        "plain": plain_step,
+    }
+    times = measure(comm, contenders, args.rounds, args.seconds)
+    steps.close()
+    if world.rank == 0:
+        report(args, world, trainer, times, onednn)
+    return 0
+
+
+def report(
+    args: argparse.Namespace,
+    world: World,
+    trainer: Trainer,
+    times: dict[str, list[float]],
+    onednn: bool,
+) -> None:
+    """Print medians, bests and ratios."""
+    median = {name: statistics.median(values) for name, values in times.items()}
+    ratios = {
+        name: statistics.median(
+            other / step for other, step in zip(times[name], times["step"], strict=True)
+        )
+        for name in ("dense", "plain")
+    }
+    steps = trainer.step_count
+    stages = trainer.bags.seconds
+    record = {
+        "bench": "train",
+        "ranks": world.size,
+        **{key: value for key, value in vars(args).items() if isinstance(value, int | float | str)},
+        "onednn": onednn,
+        **{f"{name}_ms": round(value * 1e3, 2) for name, value in median.items()},
+        **{f"{name}_best_ms": round(min(times[name]) * 1e3, 2) for name in times},
+        **{f"{name}_samples_per_s": round(args.batch / value) for name, value in median.items()},
+        "step_over_dense": round(ratios["dense"], 3),
+        "step_over_plain": round(ratios["plain"], 3),
+        "gather_ms": round(stages.gather / steps * 1e3, 3),
+        "forward_ms": round(stages.forward / steps * 1e3, 3),
+        "backward_ms": round(stages.backward / steps * 1e3, 3),
+        "update_ms": round(stages.update / steps * 1e3, 3),
+        "route_ms": round(trainer.pipeline.seconds.route / steps * 1e3, 3),
+        "plan_ms": round(trainer.pipeline.seconds.plan / steps * 1e3, 3),
+        "starved_ms": round(trainer.pipeline.seconds.starved / steps * 1e3, 3),
+    }
+    if args.json:
+        print(json.dumps(record))
+        return
+    print(
+        f"DLRM, {world.size} ranks x {args.threads} threads, batch {args.batch}, 26 tables x {args.dim},"
+        f" {args.rows:,} rows {args.dtype} {'dynamic' if args.dynamic else 'static'},"
+        f" {args.pooling} ids per bag, Zipf {args.alpha}, {'bf16 autocast' if args.autocast else 'fp32'}"
+    )
+    print(f"{'':10}{'ms (median)':>12}{'best':>9}{'samples/s':>12}{'step is':>9}")
+    for name in times:
+        ratio = "" if name == "step" else f"{ratios[name]:.2f} x"
+        print(
+            f"{name:10}{record[f'{name}_ms']:>12}{record[f'{name}_best_ms']:>9}"
+            f"{record[f'{name}_samples_per_s']:>12,}{ratio:>9}"
+        )
+    print("rank 0, ms per step: " + ", ".join(
+        f"{name} {record[f'{name}_ms']}"
+        for name in ("gather", "forward", "backward", "update", "route", "plan", "starved")
+    ))

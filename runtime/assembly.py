@@ -1,0 +1,170 @@
+"""Put embedding bags together: placement, exchange and pad, from what a user says of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from fourfold.comm.exchange import Exchange
+from fourfold.comm.mpi import MpiBackend
+from fourfold.comm.placement import Placement
+from fourfold.comm.route import (
+    Feature,
+    LookupStats,
+    Reply,
+    choose_replies,
+    measure_lookups,
+)
+from fourfold.runtime.data.batch import Batch
+from fourfold.runtime.embedding import EmbeddingBags
+from fourfold.runtime.load import TableLoad, growth_of
+from fourfold.runtime.roles import Roles
+from fourfold.runtime.table import EmbeddingConfig, Table
+from fourfold.storage import KeyCode, Pad, RowSpec, StorageConfig, init_names, optimizer_names
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+_TYPICAL = LookupStats(lookups=1000.0, unique=500.0, bags=1000.0)
+"""What is assumed of tables of which nothing was measured: one id per bag, half of them distinct."""
+
+
+def create_bags(
+    tables: Sequence[Table],
+    features: Sequence[Feature],
+    comm: MPI.Intracomm,
+    roles: Roles,
+    placement: Placement,
+    *,
+    embedding: EmbeddingConfig | None = None,
+    storage: StorageConfig | None = None,
+    stats: Sequence[LookupStats] | None = None,
+    threads: int = 1,
+    seed: int = 0,
+    output_dtype: torch.dtype = torch.float32,
+) -> EmbeddingBags:
+    """Make the embedding bags of a model over all ranks of `comm`. Collective.
+
+    tables, features: from `complete_tables`. placement: of the tables' shapes, checked against `roles`. stats:
+    measured lookups per table, equal on all ranks; they settle replies left "auto". seed: of the rows.
+    """
+    embedding = embedding or EmbeddingConfig()
+    storage = storage or StorageConfig()
+    placement.validate(roles.embedding, roles.dense)
+    known = KeyCode.of([table.rows for table in tables]).bits
+    replies = settle_replies(tables, features, placement, stats, embedding)
+    pad = Pad(
+        row_specs(tables, placement, comm.rank, seed),
+        budget_bytes=storage.budget_bytes,
+        threads=threads,
+        huge_pages=storage.huge_pages,
+    )
+    backends = [MpiBackend(comm, dense_ranks=roles.dense) for _ in range(2)]
+    exchange, eval_exchange = (
+        Exchange(
+            backend,
+            placement,
+            features,
+            replies=replies,
+            wire=embedding.wire,
+            id_bits=known,
+            hash_ids=[table.hash_ids for table in tables],
+            threads=threads,
+        )
+        for backend in backends
+    )
+    return EmbeddingBags(
+        tables,
+        features,
+        pad,
+        exchange,
+        eval_exchange,
+        *backends,
+        comm,
+        roles,
+        wire=embedding.wire,
+        output_dtype=output_dtype,
+    )
+
+
+def row_specs(
+    tables: Sequence[Table], placement: Placement, rank: int, seed: int
+) -> list[RowSpec]:
+    """Describe the rows of every tile that `rank` holds, in the placement's order."""
+    specs = []
+    for tile in placement.held_by(rank):
+        table = tables[tile.table]
+        specs.append(
+            RowSpec(
+                table=tile.table,
+                name=table.name,
+                dim=tile.dim,
+                column=tile.start,
+                rows=table.rows,
+                bucket=tile.bucket,
+                buckets=tile.buckets,
+                dtype=table.dtype,
+                optimizer=optimizer_names[table.optimizer](**table.optimizer_options),
+                init=init_names[table.init](table.init_scale),
+                seed=seed,
+            )
+        )
+    return specs
+
+
+def settle_replies(
+    tables: Sequence[Table],
+    features: Sequence[Feature],
+    placement: Placement,
+    stats: Sequence[LookupStats] | None,
+    embedding: EmbeddingConfig,
+) -> tuple[Reply, ...]:
+    """Choose the replies that tables leave "auto": those that move fewer bytes."""
+    measured = stats or [_TYPICAL] * len(tables)
+    best = choose_replies(features, placement, measured, wire=embedding.wire)
+    return tuple(
+        choice if table.reply == "auto" else table.reply
+        for table, choice in zip(tables, best, strict=True)
+    )
+
+
+def lookup_stats(
+    features: Sequence[Feature], num_tables: int, batches: Sequence[Batch]
+) -> tuple[LookupStats, ...]:
+    """Measure what some batches of one rank ask of each table."""
+    return measure_lookups(features, num_tables, [(b.ids, b.offsets, b.size) for b in batches])
+
+
+def table_loads(
+    tables: Sequence[Table],
+    features: Sequence[Feature],
+    stats: Sequence[LookupStats] | None = None,
+    samples: float = 1.0,
+) -> list[TableLoad]:
+    """Describe the tables to the planner.
+
+    stats: lookups measured over batches of `samples` samples; without them one id per feature and sample.
+    """
+    loads = []
+    for i, table in enumerate(tables):
+        optimizer = optimizer_names[table.optimizer]
+        own = sum(feature.table == i for feature in features)
+        measured = stats[i] if stats is not None else None
+        loads.append(
+            TableLoad(
+                name=table.name,
+                dim=table.dim,
+                rows=table.rows,
+                expected_rows=table.expected_rows,
+                features=own,
+                lookups=measured.lookups / samples if measured else float(own),
+                growth=growth_of(measured.unique, measured.lookups) if measured else 1.0,
+                weight_bytes=4 if table.dtype == "fp32" else 2,
+                state_bytes=4 * optimizer.element_states,
+                row_state_bytes=4 * optimizer.row_states,
+                reply=table.reply,
+            )
+        )
+    return loads

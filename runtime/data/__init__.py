@@ -1,0 +1,1 @@
+"""Data: readers of click logs, Fourfold's own data files, and generated logs."""

@@ -1,0 +1,240 @@
+"""Embedding bags as one torch module: tables cut over the ranks, looked up and updated together.
+
+Letters: B samples of this rank, W the widths of all pooled features side by side, L ids of one feature.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from fourfold.comm.exchange import Exchange
+from fourfold.comm.mpi import MpiBackend
+from fourfold.comm.route import Feature
+from fourfold.runtime.pipeline import Prepared
+from fourfold.runtime.roles import Roles
+from fourfold.runtime.table import Table
+from fourfold.storage import Pad
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+@dataclass(slots=True)
+class StepSeconds:
+    """Where a step's embedding time went since the last reset."""
+
+    gather: float = 0.0
+    forward: float = 0.0
+    backward: float = 0.0
+    update: float = 0.0
+
+
+class Rows(NamedTuple):
+    """The rows of an unpooled feature."""
+
+    values: Tensor
+    """(L, dim), one row per id."""
+    offsets: Tensor
+    """(B + 1,) int64: sample b owns values[offsets[b] : offsets[b + 1]]."""
+
+
+@dataclass(slots=True)
+class Embeddings:
+    """The embeddings of one batch; they arrive when first asked for.
+
+    A model runs whatever does not need them first (DLRM's bottom MLP), which then overlaps with
+    the exchange.
+    """
+
+    bags: EmbeddingBags
+    prepared: Prepared
+    _values: tuple[Tensor, ...] | None = field(default=None)
+
+    @property
+    def pooled(self) -> Tensor:
+        """(B, W): pooled features side by side, in the order of the data's features."""
+        return self._arrived()[0]
+
+    def by_feature(self) -> Mapping[str, Tensor]:
+        """Each pooled feature as (B, dim), by name."""
+        names, widths = self.bags.pooled_features
+        return dict(zip(names, self.pooled.split(list(widths), 1), strict=True))
+
+    def sequences(self) -> Mapping[str, Rows]:
+        """Each unpooled feature, by name: one row per id, in the order of the batch."""
+        batch = self.prepared.batch
+        assert batch is not None
+        found: dict[str, Rows] = {}
+        values = iter(self._arrived()[1:])
+        for i, feature in enumerate(self.bags.features):
+            if feature.pooling == "none":
+                offsets = batch.offsets[i * batch.size : (i + 1) * batch.size + 1]
+                found[feature.name] = Rows(next(values), torch.from_numpy(offsets - offsets[0]))
+        return found
+
+    def _arrived(self) -> tuple[Tensor, ...]:
+        if self._values is None:
+            self._values = _Lookup.apply(self.bags.anchor, self.bags, self.prepared)
+        return self._values
+
+
+class EmbeddingBags(nn.Module):
+    """All embedding tables of a model, held by the ranks of a world as the placement says.
+
+    Made by `fourfold.runtime.assembly.create_bags`. tables: all tables of the model. features: sparse features
+    in the order of the data. pad: the rows that this rank holds. exchange, eval_exchange: for training
+    and, on channels of its own, for evaluation in between. backend: the channels of `exchange`. comm: the world.
+    `bags(prepared)` gives the batch's `Embeddings`; `loss.backward()` sends their gradients to the
+    owners; `update(lr)` then applies them in place. All three are collective over the world:
+    a rank without data or without a model calls `serve_forward` and `serve_backward` instead.
+    Rows are not `nn.Parameter`s: they never exist as a tensor on one rank.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        features: Sequence[Feature],
+        pad: Pad,
+        exchange: Exchange,
+        eval_exchange: Exchange,
+        backend: MpiBackend,
+        eval_backend: MpiBackend,
+        comm: MPI.Intracomm,
+        roles: Roles,
+        *,
+        wire: str = "fp32",
+        output_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.tables = tuple(tables)
+        self.features = tuple(features)
+        self.pad = pad
+        self.exchange = exchange
+        self.eval_exchange = eval_exchange
+        self.backend = backend
+        self.eval_backend = eval_backend
+        self.comm = comm
+        self.roles = roles
+        self.wire = wire
+        self.output_dtype = output_dtype
+        self.seconds = StepSeconds()
+        self.anchor = torch.zeros(
+            (), requires_grad=True
+        )  # makes autograd call the lookup's backward
+        self._pending: tuple[Prepared, Any] | None = None
+
+    @property
+    def pooled_features(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Names and widths of the pooled features, in order."""
+        pooled = [f for f in self.features if f.pooling != "none"]
+        return (
+            tuple(f.name for f in pooled),
+            tuple(self.tables[f.table].dim for f in pooled),
+        )
+
+    def forward(self, prepared: Prepared) -> Embeddings:
+        """Serve the rows this rank holds and give the embeddings of its own batch. Collective."""
+        self._gather(prepared)
+        return Embeddings(self, prepared)
+
+    def serve_forward(self, prepared: Prepared) -> None:
+        """Take part in the forward exchange without samples of one's own. Collective."""
+        self._gather(prepared)
+        self._receive(prepared)
+
+    def serve_backward(self, prepared: Prepared) -> None:
+        """Take part in the backward exchange without samples of one's own. Collective."""
+        pooled, sequences = self._outputs(prepared)
+        self._send_gradients(prepared, pooled, sequences)
+
+    def update(self, lr: float, step: int) -> None:
+        """Apply the gradients of the last backward to the rows that this rank holds, in place.
+
+        lr: learning rate of the rows. step: 1 for the first update (Adam's bias correction counts it).
+        """
+        if self._pending is None:
+            raise RuntimeError(
+                "EmbeddingBags.update was called before loss.backward() had sent any gradient:"
+                " does the loss depend on the embeddings?"
+            )
+        prepared, addresses = self._pending
+        self._pending = None
+        start = time.perf_counter()
+        self.pad.update(prepared.ticket, addresses, self.wire, lr, step)
+        self.seconds.update += time.perf_counter() - start
+
+    def close(self) -> None:
+        """Free the communicators. Collective over the world."""
+        self.backend.close()
+        self.eval_backend.close()
+
+    def _gather(self, prepared: Prepared) -> None:
+        start = time.perf_counter()
+        self.pad.wait(prepared.ticket)
+        self.pad.gather(prepared.ticket, prepared.exchange.reply(prepared.routed), self.wire)
+        self.seconds.gather += time.perf_counter() - start
+
+    def _receive(self, prepared: Prepared) -> tuple[Tensor, list[Tensor]]:
+        pooled, sequences = self._outputs(prepared)
+        start = time.perf_counter()
+        prepared.exchange.forward(prepared.routed, _array(pooled), [_array(s) for s in sequences])
+        self.seconds.forward += time.perf_counter() - start
+        return pooled, sequences
+
+    def _send_gradients(self, prepared: Prepared, pooled: Tensor, sequences: list[Tensor]) -> None:
+        start = time.perf_counter()
+        addresses = prepared.exchange.backward(
+            prepared.routed, _array(pooled), [_array(s) for s in sequences]
+        )
+        self.seconds.backward += time.perf_counter() - start
+        self._pending = (prepared, addresses)
+
+    def _outputs(self, prepared: Prepared) -> tuple[Tensor, list[Tensor]]:
+        """Empty tensors that the exchange fills: (B, W) and one (L, dim) per sequence feature."""
+        batch = prepared.batch
+        size = 0 if batch is None else batch.size
+        pooled = torch.empty(size, sum(self.pooled_features[1]), dtype=self.output_dtype)
+        sequences = []
+        for i, feature in enumerate(self.features):
+            if feature.pooling == "none":
+                length = (
+                    0
+                    if batch is None
+                    else int(batch.offsets[(i + 1) * size] - batch.offsets[i * size])
+                )
+                dim = self.tables[feature.table].dim
+                sequences.append(torch.empty(length, dim, dtype=self.output_dtype))
+        return pooled, sequences
+
+
+class _Lookup(torch.autograd.Function):
+    """Forward: rows arrive. Backward: their gradients leave."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, anchor: Tensor, bags: EmbeddingBags, prepared: Prepared
+    ) -> tuple[Tensor, ...]:
+        ctx.bags, ctx.prepared = bags, prepared
+        pooled, sequences = bags._receive(prepared)
+        return (pooled, *sequences)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None]:
+        pooled, *sequences = (grad.contiguous() for grad in grads)
+        ctx.bags._send_gradients(ctx.prepared, pooled, sequences)
+        return None, None, None
+
+
+def _array(tensor: Tensor) -> Any:
+    """Share a CPU tensor's memory with NumPy; half types cross as their bits in uint16."""
+    if tensor.dtype in (torch.bfloat16, torch.float16):
+        return tensor.view(torch.uint16).numpy()
+    return tensor.numpy()

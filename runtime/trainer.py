@@ -1,0 +1,232 @@
+"""The synchronous training step over all ranks, and the loop around it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fourfold.comm.backend import Backend
+from fourfold.runtime.data.batch import Batch
+from fourfold.runtime.embedding import EmbeddingBags
+from fourfold.runtime.errors import ConfigError, Error
+from fourfold.runtime.gradients import GradientBuckets
+from fourfold.runtime.metrics import Evaluation, Metrics
+from fourfold.runtime.pipeline import Pipeline, Prepared, Source
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """The `[train]` section."""
+
+    # These change the results.
+    steps: int | None = None
+    """Steps to train; None: until the data end."""
+    batch_size: int = 2048
+    """Samples of one step over all dense ranks together."""
+    optimizer: Literal["sgd", "adagrad", "adam", "adamw"] = "adam"
+    """Optimizer of the dense parameters, from torch.optim with its own defaults."""
+    lr: float = 0.001
+    """Learning rate of the dense parameters."""
+    warmup_steps: int = 0
+    """Steps over which both learning rates rise linearly from zero."""
+    autocast: bool = False
+    """Run the dense model under bf16 autocast."""
+    eval_every: int = 0
+    """Evaluate on the held-out data every so many steps; 0: only at the end."""
+    eval_batches: int | None = None
+    """Batches of one evaluation; None: all held-out data."""
+
+    # These change the speed only.
+    lookahead: int = 2
+    """Batches that are read, routed and planned while one trains; 0: everything in line."""
+    threads: int = 1
+    """Threads of each rank, for torch and for the native kernels."""
+    log_every: int = 50
+    """Steps between two lines of progress."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("batch_size", 1),
+            ("warmup_steps", 0),
+            ("eval_every", 0),
+            ("lookahead", 0),
+            ("threads", 1),
+            ("log_every", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("steps", "eval_batches"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        if self.lr <= 0:
+            raise ConfigError(f"lr must be positive, got {self.lr}")
+
+
+def dense_optimizer(
+    config: TrainConfig, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Make the optimizer of the dense parameters."""
+    match config.optimizer:
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=config.lr)
+        case "adagrad":
+            return torch.optim.Adagrad(parameters, lr=config.lr)
+        case "adam":
+            return torch.optim.Adam(parameters, lr=config.lr)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=config.lr)
+
+
+def share_parameters(parameters: Iterable[nn.Parameter], backend: Backend, *, first: bool) -> None:
+    """Give all dense ranks the parameters of the first one. Collective over the dense ranks."""
+    for parameter in parameters:
+        values = parameter.detach()
+        if not first:
+            values.zero_()
+        backend.start_allreduce(values.numpy()).wait()  # a sum with zeros: every bit survives
+
+
+class Trainer:
+    """Train a model and its embedding tables together, one synchronous step at a time.
+
+    model: called as `model(dense (B, num_dense), embeddings) -> (B,)`; None on a rank that only holds rows.
+    bags: the embedding tables. loss: mean over a batch of (outputs (B,), labels (B,)). embedding_lr:
+    learning rate of the rows. Every rank of the world makes one and calls the same methods.
+    The sum of all ranks' gradients is that of one rank with the whole batch, also when ranks hold uneven shares
+    of it or none.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None,
+        bags: EmbeddingBags,
+        config: TrainConfig | None = None,
+        *,
+        embedding_lr: float = 0.02,
+        loss: Loss = functional.binary_cross_entropy_with_logits,
+    ) -> None:
+        self.model = model
+        self.bags = bags
+        self.config = config or TrainConfig()
+        self.step_count = 0
+        self.global_batch = 0
+        self.seconds = {"model": 0.0, "allreduce": 0.0}
+        self.pipeline: Pipeline | None = None
+        self._embedding_lr = embedding_lr
+        self._loss = loss
+        if model is not None:
+            parameters = list(model.parameters())
+            backend = bags.backend if len(bags.roles.dense) > 1 else None
+            if backend is not None:
+                share_parameters(parameters, backend, first=bags.comm.rank == bags.roles.dense[0])
+            self._buckets = GradientBuckets(parameters, backend)
+            self._optimizer = dense_optimizer(self.config, parameters)
+
+    def steps(self, source: Source | None, *, limit: int | None = None) -> Iterator[float]:
+        """Train on this rank's batches until no rank has any left, or `limit` steps; yield each loss.
+
+        source: None on a rank that reads no data. The loss is this rank's share of the batch mean: their
+        sum over the ranks is the mean over the whole batch. Collective over the world.
+        """
+        depth = self.config.lookahead if self.bags.backend.can_overlap else 0
+        self.pipeline = Pipeline(
+            source, self.bags.exchange, self.bags.pad, depth=depth, limit=limit
+        )
+        for prepared in self.pipeline:
+            yield self.step(prepared)
+
+    def step(self, prepared: Prepared) -> float:
+        """Train on one batch and release it. Collective over the world."""
+        self.step_count += 1
+        self.global_batch = prepared.routed.global_batch
+        share = self._forward_backward(prepared)
+        rate = min(1.0, self.step_count / max(1, self.config.warmup_steps))
+        self.bags.update(self._embedding_lr * rate, self.step_count)
+        if self.model is not None:
+            start = time.perf_counter()
+            self._buckets.finish()
+            self.seconds["allreduce"] += time.perf_counter() - start
+            for group in self._optimizer.param_groups:
+                group["lr"] = self.config.lr * rate
+            self._optimizer.step()
+        self._release(prepared)
+        return share
+
+    def take_stage_seconds(self) -> dict[str, float]:
+        """Seconds of this rank by stage since the last call."""
+        stages: dict[str, float] = dict(self.seconds)
+        for part in (self.bags.seconds, self.pipeline and self.pipeline.seconds):
+            if part:
+                stages |= asdict(part)
+                for name in asdict(part):
+                    setattr(part, name, 0.0)
+        self.seconds = dict.fromkeys(self.seconds, 0.0)
+        return stages
+
+    @torch.no_grad()
+    def evaluate(self, source: Source | None, *, limit: int | None = None) -> Metrics:
+        """Score held-out batches and merge the metrics of all ranks. Collective over the world.
+
+        Ids never seen in training read as their key-born rows and are not inserted.
+        """
+        evaluation = Evaluation()
+        pipeline = Pipeline(
+            source, self.bags.eval_exchange, self.bags.pad, depth=0, train=False, limit=limit
+        )
+        if self.model is not None:
+            self.model.eval()
+        for prepared in pipeline:
+            batch = self._own(prepared)
+            if batch is None:
+                self.bags.serve_forward(prepared)
+            else:
+                evaluation.add(self._predict(batch, prepared).numpy(), batch.label)
+            self._release(prepared)
+        if self.model is not None:
+            self.model.train()
+        evaluation.merge(self.bags.comm)
+        return evaluation.result()
+
+    def _own(self, prepared: Prepared) -> Batch | None:
+        """This rank's samples, None if it has none."""
+        batch = prepared.batch
+        return batch if self.model is not None and batch is not None and batch.size else None
+
+    def _forward_backward(self, prepared: Prepared) -> float:
+        """Leave gradients where the optimizers look for them; return this rank's share of the loss."""
+        if self.model is not None:
+            self._buckets.zero()
+        batch = self._own(prepared)
+        if batch is None:
+            self.bags.serve_forward(prepared)
+            self.bags.serve_backward(prepared)
+            return 0.0
+        loss = self._loss(self._predict(batch, prepared), torch.from_numpy(batch.label))
+        share = loss * (batch.size / prepared.routed.global_batch)
+        value = share.item()
+        if not value < float("inf"):
+            raise Error(
+                f"step {self.step_count}: the loss of this rank's {batch.size} samples is {value}: lower the"
+                " learning rates or look for extreme dense features"
+            )
+        share.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    def _predict(self, batch: Batch, prepared: Prepared) -> Tensor:
+        assert self.model is not None
+        dense = torch.from_numpy(batch.dense)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.autocast):
+            output: Tensor = self.model(dense, self.bags(prepared))
+        return output.float()
+
+    def _release(self, prepared: Prepared) -> None:
+        self.bags.pad.release(prepared.ticket)

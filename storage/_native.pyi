@@ -1,0 +1,171 @@
+"""The native core of the storage layer (storage/native). Arrays are C-contiguous."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+class Index:
+    """Exact map of uint64 keys to uint32 slots 0, 1, 2, ... in the order in which new keys come."""
+
+    def __init__(self, expected: int = 0, huge_pages: bool = True) -> None: ...
+    def find(
+        self, keys: NDArray[np.uint64], threads: int = 1, out: NDArray[np.uint32] | None = None
+    ) -> NDArray[np.uint32]: ...
+    def insert(
+        self, keys: NDArray[np.uint64], threads: int = 1
+    ) -> tuple[NDArray[np.uint32], int]: ...
+    def erase(self, keys: NDArray[np.uint64]) -> int: ...
+    def items(self) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]: ...
+    def clear(self) -> None: ...
+    def probes(self) -> tuple[int, int]: ...
+    def consistent(self) -> bool: ...
+    def __len__(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+
+class LinearProbing:
+    """The reference of the index benchmark."""
+
+    def __init__(self, capacity: int) -> None: ...
+    def insert(self, keys: NDArray[np.uint64], first_slot: int) -> None: ...
+    def find(self, keys: NDArray[np.uint64], threads: int, out: NDArray[np.uint32]) -> None: ...
+    @property
+    def bytes(self) -> int: ...
+
+class OptimizerSpec:
+    """Kind and constants of an optimizer (native/tile.h)."""
+
+    def __init__(
+        self,
+        kind: int,
+        *,
+        eps: float = 0.0,
+        beta1: float = 0.0,
+        beta2: float = 0.0,
+        beta: float = 0.0,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        initial: float = 0.0,
+    ) -> None: ...
+
+class TileSpec:
+    """What fixes the rows of a held tile (native/tile.h)."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        table: int,
+        dim: int,
+        column: int,
+        rows: int,
+        bucket: int,
+        buckets: int,
+        dtype: int,
+        optimizer: OptimizerSpec,
+        init: int,
+        scale: float,
+        seed: int,
+    ) -> None: ...
+    def row_bytes(self) -> int: ...
+
+class Ticket:
+    """The plan of one batch on this rank."""
+
+    @property
+    def train(self) -> bool:
+        """Whether rows may be updated with it."""
+    @property
+    def released(self) -> bool:
+        """Whether its use has ended."""
+    @property
+    def rows(self) -> int:
+        """Ids asked for, over all segments."""
+    @property
+    def unique(self) -> int:
+        """Distinct rows that get a gradient (training)."""
+    @property
+    def new(self) -> int:
+        """Rows that were born with this plan."""
+    @property
+    def missing(self) -> int:
+        """Ids without a row (reading): answered as newborn rows."""
+
+class Pad:
+    """The rows of a rank; fourfold.storage.pad.Pad is its public face."""
+
+    def __init__(
+        self,
+        tiles: Sequence[TileSpec],
+        key_base: NDArray[np.uint64],
+        key_bits: NDArray[np.uint32],
+        budget: int | None,
+        threads: int,
+        huge_pages: bool,
+    ) -> None: ...
+    def plan(
+        self,
+        tile: NDArray[np.int32],
+        ids: NDArray[np.int64],
+        first: NDArray[np.int64],
+        bags: NDArray[np.int64],
+        lengths: NDArray[np.int32],
+        pooled: NDArray[np.bool_],
+        weights: NDArray[np.float32] | None,
+        replies: NDArray[np.bool_],
+        train: bool,
+    ) -> Ticket: ...
+    def gather(self, ticket: Ticket, addresses: NDArray[np.uint64], wire: int) -> None: ...
+    def update(
+        self, ticket: Ticket, addresses: NDArray[np.uint64], wire: int, lr: float, step: int
+    ) -> None: ...
+    def release(self, ticket: Ticket) -> None: ...
+    def read(
+        self, tile: int, ids: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]: ...
+    def write(self, tile: int, ids: NDArray[np.int64], records: NDArray[np.uint8]) -> None: ...
+    def erase(self, tile: int, ids: NDArray[np.int64]) -> int: ...
+    def ids(self, tile: int) -> NDArray[np.int64]: ...
+    def tile_rows(self, tile: int) -> int: ...
+    def tile_bytes(self, tile: int) -> int: ...
+    def record_bytes(self, tile: int) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def huge_pages(self) -> bool: ...
+
+def bucket_of(
+    ids: NDArray[np.int64], table: int, buckets: int, dynamic: bool
+) -> NDArray[np.int64]: ...
+def id_of(
+    positions: NDArray[np.int64], table: int, bucket: int, buckets: int
+) -> NDArray[np.int64]: ...
+def bucket_rows(rows: int, table: int, bucket: int, buckets: int) -> int: ...
+def normal_of(x: NDArray[np.float32]) -> NDArray[np.float32]: ...
+def narrow(values: NDArray[np.float32], dtype: int) -> NDArray[np.uint16]: ...
+def narrow_stochastic(
+    values: NDArray[np.float32], random: NDArray[np.uint32], dtype: int
+) -> NDArray[np.uint16]: ...
+def widen(values: NDArray[np.uint16], dtype: int) -> NDArray[np.float32]: ...
+def narrow_lanes(values: NDArray[np.float32], dtype: int) -> NDArray[np.uint16]: ...
+def widen_lanes(values: NDArray[np.uint16], dtype: int) -> NDArray[np.float32]: ...
+def parallel_sums(n: int, threads: int, calls: int) -> int: ...
+def reference_gather(
+    table: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    pool: int,
+    ahead: int,
+    out: NDArray[np.float32],
+    threads: int,
+) -> None: ...
+def reference_update(
+    table: NDArray[np.float32],
+    sums: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    gradient: NDArray[np.float32],
+    ahead: int,
+    threads: int,
+) -> None: ...
+def stream_read(array: NDArray[np.float32], threads: int) -> float: ...
+def stream_copy(from_: NDArray[np.float32], to: NDArray[np.float32], threads: int) -> None: ...

@@ -1,0 +1,146 @@
+// What the index does off the hot path: erase, growth, checks.
+#include "index.h"
+
+#include <stdexcept>
+#include <string>
+
+namespace ff {
+
+void Index::open(size_t expected) {
+  if (expected >= NONE)
+    throw std::length_error(
+        "Index: expected must be below 2^32 - 1 keys, the number of slots; got " +
+        std::to_string(expected));
+  const size_t small = std::max(SMALLEST, expected / LOAD + 1);
+  scale_ = {small, small + small / 4, small};
+  take(scale_.large + SPILL);
+  if (expected > 0) memory_.populate();
+  size_ = end_ = 0;
+  room_ = LOAD * small;
+}
+
+// Memory for so many buckets.
+void Index::take(size_t buckets) {
+  const size_t bytes = buckets * sizeof(Bucket);
+  const size_t more = memory_.after_growth(bytes) - memory_.bytes();
+  if (more > 0 && charge_) charge_(more);
+  memory_.grow(bytes);
+}
+
+void Index::clear() {
+  memory_.reset();
+  open(0);
+}
+
+// Moves the frontier until one more key fits under the load, into the next level if it must.
+void Index::make_room() {
+  while (size_ >= room_) {
+    if (scale_.frontier == 0) {
+      const size_t next = scale_.large + scale_.large / 4;
+      take(next + SPILL);
+      scale_ = {scale_.large, next, scale_.large};
+    }
+    move_frontier();
+    room_ = LOAD * (scale_.large - scale_.frontier / 4);  // of the buckets in use
+  }
+}
+
+// Takes the last home that has not moved to the large scale. All that can fail comes first.
+void Index::move_frontier() {
+  const size_t from = scale_.frontier - 1;
+  unsigned leaving = 0;
+  moving_.clear();
+  for (const Bucket* bucket = buckets() + from;; ++bucket) {
+    for (unsigned ways = bucket->occupied; ways != 0; ways &= ways - 1) {
+      const int way = __builtin_ctz(ways);
+      if (home(bucket->key[way]) != from) continue;
+      moving_.push_back({bucket->key[way], bucket->slot[way]});
+      leaving |= 1u << way;
+    }
+    if (bucket->overflow == 0) break;
+  }
+  reserve(moving_.size());
+  if (Bucket& only = buckets()[from]; only.overflow == 0)
+    only.occupied &= ~leaving;
+  else
+    for (const Entry& entry : moving_) remove(entry.key);
+  scale_.frontier = from;
+  for (const Entry& entry : moving_) place(entry);
+}
+
+// Takes a key out and returns its slot, or NONE if it is absent. size_ is the caller's.
+uint32_t Index::remove(uint64_t key) {
+  const size_t first = home(key);
+  size_t at = first;
+  unsigned ways;
+  while ((ways = match(buckets()[at], key)) == 0)
+    if (buckets()[at++].overflow == 0) return NONE;
+  for (size_t passed = first; passed < at; ++passed) --buckets()[passed].overflow;
+  const int way = __builtin_ctz(ways);
+  const uint32_t slot = buckets()[at].slot[way];
+  fill(at, way);
+  return slot;
+}
+
+// Closes a hole: the nearest key that overflowed this bucket comes back into it and leaves a hole
+// of its own, until a hole is where nothing has overflowed.
+void Index::fill(size_t hole, int way) {
+  for (size_t at = hole; buckets()[hole].overflow != 0;) {
+    Bucket& next = buckets()[++at];
+    for (unsigned ways = next.occupied; ways != 0; ways &= ways - 1) {
+      const int other = __builtin_ctz(ways);
+      if (home(next.key[other]) > hole) continue;
+      buckets()[hole].key[way] = next.key[other];
+      buckets()[hole].slot[way] = next.slot[other];
+      for (; hole < at; ++hole) --buckets()[hole].overflow;
+      way = other;
+      break;
+    }
+  }
+  buckets()[hole].occupied &= ~(1u << way);
+}
+
+size_t Index::erase(const uint64_t* keys, size_t n, uint32_t* slots) {
+  const size_t before = size_;
+  for (size_t i = 0; i < n; ++i) {
+    if (i + GROUP < n) __builtin_prefetch(buckets() + home(keys[i + GROUP]), 1);
+    const uint32_t slot = remove(keys[i]);
+    size_ -= slot != NONE;
+    if (slots != nullptr) slots[i] = slot;
+  }
+  return before - size_;
+}
+
+std::pair<size_t, size_t> Index::probes() const {
+  size_t sum = 0, most = 0;
+  for (size_t at = 0; at < end_; ++at) {
+    const Bucket& bucket = buckets()[at];
+    for (unsigned ways = bucket.occupied; ways != 0; ways &= ways - 1) {
+      const size_t looked = at - home(bucket.key[__builtin_ctz(ways)]) + 1;
+      sum += looked;
+      most = std::max(most, looked);
+    }
+  }
+  return {sum, most};
+}
+
+bool Index::consistent() const {
+  std::vector<uint32_t> overflow(num_buckets() + 1);
+  size_t keys = 0;
+  for (size_t at = 0; at < num_buckets(); ++at) {
+    const Bucket& bucket = buckets()[at];
+    for (unsigned ways = bucket.occupied; ways != 0; ways &= ways - 1, ++keys) {
+      const size_t first = home(bucket.key[__builtin_ctz(ways)]);
+      if (first > at) return false;
+      for (size_t passed = first; passed < at; ++passed) ++overflow[passed];
+    }
+  }
+  for (size_t at = 0; at < num_buckets(); ++at) {
+    const Bucket& bucket = buckets()[at];
+    if (bucket.overflow != overflow[at]) return false;
+    if (bucket.overflow != 0 && bucket.occupied != FULL) return false;
+  }
+  return keys == size_ && size_ <= room_;
+}
+
+}  // namespace ff

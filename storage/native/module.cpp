@@ -1,0 +1,16 @@
+#include <nanobind/nanobind.h>
+
+namespace ff {
+void bind_index(nanobind::module_& m);
+void bind_arithmetic(nanobind::module_& m);
+void bind_pad(nanobind::module_& m);
+void bind_bench_rows(nanobind::module_& m);
+}  // namespace ff
+
+NB_MODULE(_native, m) {
+  m.doc() = "Rows, index and pad of one rank.";
+  ff::bind_index(m);
+  ff::bind_arithmetic(m);
+  ff::bind_pad(m);
+  ff::bind_bench_rows(m);
+}

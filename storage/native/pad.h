@@ -1,0 +1,91 @@
+// The pad: all rows of a rank, planned ahead, gathered and updated in place.
+//
+//   plan     one thread at a time (a mutex): finds or creates rows, groups gradients by row
+//   gather   reads rows of a ticket         both touch the rows of their ticket only, never the
+//   update   changes rows of a ticket       index; they may run while other tickets are planned
+//
+// The caller orders gather and update of tickets that share rows. Results do not depend on the
+// number of threads.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "group.h"
+#include "index.h"
+#include "request.h"
+#include "tile.h"
+
+namespace ff {
+
+class Pad {
+ public:
+  // `keys` gives the key range of each tile (unused by static ones). Throws BudgetError when the
+  // budget cannot hold even the bookkeeping.
+  Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget, int threads,
+      bool huge_pages);
+
+  std::unique_ptr<Ticket> plan(const Request& request, bool train);
+  // addresses (S,): where the reply rows of each segment go; ignored where no reply is wanted.
+  void gather(const Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire);
+  // addresses (S,): where the gradient rows of each segment lie, one per reply row.
+  // `step` counts from 1.
+  void update(const Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire,
+              float lr, uint64_t step);
+  void release(Ticket& ticket);
+
+  size_t num_tiles() const { return tiles_.size(); }
+  const Tile& tile(size_t t) const { return *tiles_.at(t); }
+  const Pool& pool() const { return *pool_; }
+  int threads() const { return threads_; }
+
+  // Rows by id (access.cpp). A record is a row without gaps: weights, element state, row state,
+  // time and score. Ids are those of the table, and must belong to the tile.
+  size_t record_bytes(size_t tile) const;
+  // records (n, record_bytes); a row that does not exist is read as it would be born. found (n,).
+  void read(size_t tile, const int64_t* ids, size_t n, char* records, bool* found) const;
+  void write(size_t tile, const int64_t* ids, size_t n, const char* records);
+  // Returns how many rows there were.
+  size_t erase(size_t tile, const int64_t* ids, size_t n);
+  // Ids of all rows of a tile, in the order in which they lie in memory.
+  std::vector<int64_t> ids(size_t tile) const;
+
+ private:
+  struct Newborn {
+    uint32_t tile, slot;
+    uint64_t id;
+  };
+
+  void read_segments(const Request& request, Ticket& ticket) const;
+  void make_runs(Ticket& ticket) const;
+  void resolve(const Request& request, Ticket& ticket);
+  void resolve_static(const Run& run, const int64_t* positions, Ticket& ticket);
+  void resolve_dynamic(size_t plane, const int64_t* ids, Ticket& ticket);
+  void bear_newborns();
+  void keep_ids(const Request& request, Ticket& ticket) const;
+  void share_replies(Ticket& ticket) const;
+  void share_updates(Ticket& ticket) const;
+  void check(const Ticket& ticket, size_t segments) const;
+  [[noreturn]] void refuse_id(size_t tile, int64_t id) const;
+  std::vector<int64_t> positions(size_t tile, const int64_t* ids, size_t n) const;
+  void find(size_t tile, const std::vector<int64_t>& positions, uint32_t* slots) const;
+
+  int threads_;
+  std::unique_ptr<Pool> pool_;
+  std::vector<std::unique_ptr<Tile>> tiles_;
+  std::vector<KeyRange> keys_;
+  // Dynamic rows. Tiles of the same table have an index each, because they share its keys: the
+  // first of each table is in plane 0, the second (other columns or bucket) in plane 1.
+  std::vector<size_t> plane_;
+  std::vector<std::unique_ptr<Index>> index_;
+
+  mutable std::mutex mutex_;  // everything below, the index and the bookkeeping of tiles
+  std::vector<uint64_t> lookup_keys_;
+  std::vector<uint32_t> lookup_slots_;
+  std::vector<Newborn> newborns_;
+  GroupSpace group_space_;
+  std::vector<Ticket> spares_;
+};
+
+}  // namespace ff

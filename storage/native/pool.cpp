@@ -1,0 +1,138 @@
+#include "pool.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdio>
+#include <new>
+
+#include "errors.h"
+
+namespace ff {
+
+std::string bytes_text(size_t bytes) {
+  static const char* const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+  double value = static_cast<double>(bytes);
+  int unit = 0;
+  for (; value >= 1024 && unit < 4; ++unit) value /= 1024;
+  char text[64];
+  if (unit == 0)
+    std::snprintf(text, sizeof text, "%zu bytes", bytes);
+  else
+    std::snprintf(text, sizeof text, "%.1f %s (%zu bytes)", value, units[unit], bytes);
+  return text;
+}
+
+Pool::~Pool() {
+  for (auto& [address, bytes] : extents_) munmap(address, bytes);
+}
+
+size_t Pool::held() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return held_;
+}
+
+size_t Pool::in_use() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return in_use_;
+}
+
+int Pool::order_of(size_t bytes) { return std::countr_zero(bytes) - std::countr_zero(SMALLEST); }
+
+void Pool::require(size_t bytes, const std::string& owner) const {
+  if (held_ <= budget_ && bytes <= budget_ - held_) return;
+  throw BudgetError(owner + " needs " + bytes_text(bytes) + " more, but the storage budget is " +
+                    bytes_text(budget_) + " and " + bytes_text(held_) +
+                    " are in use; raise storage.host_bytes, add embedding ranks, or make the "
+                    "tables smaller");
+}
+
+void Pool::charge(size_t bytes, const std::string& owner) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  require(bytes, owner);
+  held_ += bytes;
+  in_use_ += bytes;
+}
+
+void Pool::refund(size_t bytes) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  held_ -= bytes;
+  in_use_ -= bytes;
+}
+
+char* Pool::take(size_t bytes, const std::string& owner) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const int wanted = order_of(bytes);
+  int order = wanted;
+  while (order < ORDERS && free_[order].empty()) ++order;
+  char* block;
+  if (order < ORDERS) {
+    const auto first = free_[order].begin();
+    block = reinterpret_cast<char*>(*first);
+    free_[order].erase(first);
+  } else {
+    // A whole chunk, or the largest part of one that the rest of the budget allows.
+    order = ORDERS - 1;
+    while (order > wanted && (held_ > budget_ || size_of(order) > budget_ - held_)) --order;
+    block = commit(order, owner);
+  }
+  while (order > wanted) {
+    --order;
+    free_[order].insert(reinterpret_cast<uintptr_t>(block) + size_of(order));
+  }
+  in_use_ += bytes;
+  return block;
+}
+
+void Pool::give(char* block, size_t bytes) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  uintptr_t at = reinterpret_cast<uintptr_t>(block);
+  int order = order_of(bytes);
+  for (; order + 1 < ORDERS && free_[order].erase(at ^ size_of(order)) == 1; ++order)
+    at &= ~static_cast<uintptr_t>(size_of(order));
+  free_[order].insert(at);
+  in_use_ -= bytes;
+}
+
+// Takes a new block from the system.
+char* Pool::commit(int order, const std::string& owner) {
+  const size_t bytes = size_of(order);
+  require(bytes, owner);
+  char* const block = untouched(bytes);
+  held_ += bytes;
+  return block;
+}
+
+// Address space, `bytes` long and aligned to it, that has not been touched yet. Extents are
+// mapped whole but the system backs only what is touched, and that is what the budget counts.
+char* Pool::untouched(size_t bytes) {
+  Range& range = bytes == LARGEST ? chunks_ : parts_;
+  if (range.left < bytes) {
+    const size_t room = std::min(EXTENT, budget_ - held_) / LARGEST * LARGEST;
+    map(range, bytes == LARGEST ? room : LARGEST, bytes == LARGEST && huge_pages_);
+  }
+  const size_t skip = (bytes - reinterpret_cast<uintptr_t>(range.next) % bytes) % bytes;
+  char* const block = range.next + skip;
+  range.next += skip + bytes;
+  range.left -= skip + bytes;
+  return block;
+}
+
+void Pool::map(Range& range, size_t bytes, bool huge) {
+  void* const got = mmap(nullptr, bytes + LARGEST, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (got == MAP_FAILED) throw std::bad_alloc();
+  char* const begin = static_cast<char*>(got);
+  const size_t skip = (LARGEST - reinterpret_cast<uintptr_t>(begin) % LARGEST) % LARGEST;
+  if (skip > 0) munmap(begin, skip);
+  munmap(begin + skip + bytes, LARGEST - skip);
+  if (huge)
+    huge_pages_ = madvise(begin + skip, bytes, MADV_HUGEPAGE) == 0;
+  else
+    madvise(begin + skip, bytes, MADV_NOHUGEPAGE);
+  extents_.emplace_back(begin + skip, bytes);
+  range = {begin + skip, bytes};
+}
+
+}  // namespace ff

@@ -1,0 +1,74 @@
+// One pool of memory for all tables of a rank, with a strict budget.
+//
+// Memory comes from the system in chunks of 2 MiB at 2 MiB boundaries (so that huge pages fit) and
+// is handed out as blocks of a power-of-two size, 4 KiB to 2 MiB, each aligned to its size: a buddy
+// allocator. A freed block merges with its free neighbour, so any table can have it next.
+// What counts against the budget is what has been taken from the system, plus what callers charge
+// for memory of their own (indexes, bitmaps, directories).
+//
+// Thread-safe. Everything is returned to the system by the destructor.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+namespace ff {
+
+class Pool {
+ public:
+  static constexpr size_t SMALLEST = size_t{4} << 10;
+  static constexpr size_t LARGEST = size_t{2} << 20;
+  static constexpr size_t UNLIMITED = ~size_t{0};
+
+  Pool(size_t budget, bool huge_pages) : budget_(budget), huge_pages_(huge_pages) {}
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  // A block of `bytes` (a power of two in [SMALLEST, LARGEST]), not zeroed. Throws BudgetError,
+  // which names `owner`, or std::bad_alloc.
+  char* take(size_t bytes, const std::string& owner);
+  void give(char* block, size_t bytes);
+
+  // Counts memory that someone else holds; throws BudgetError before counting it.
+  void charge(size_t bytes, const std::string& owner);
+  void refund(size_t bytes);
+
+  size_t budget() const { return budget_; }
+  size_t held() const;    // bytes that count against the budget
+  size_t in_use() const;  // of these, bytes in blocks handed out or charged
+  bool huge_pages() const { return huge_pages_; }
+
+ private:
+  static constexpr int ORDERS = 10;  // 4 KiB << 9 = 2 MiB
+  static constexpr size_t EXTENT = size_t{64} << 20;
+
+  struct Range {
+    char* next = nullptr;
+    size_t left = 0;
+  };
+
+  static int order_of(size_t bytes);
+  static size_t size_of(int order) { return SMALLEST << order; }
+  char* commit(int order, const std::string& owner);
+  char* untouched(size_t bytes);
+  void map(Range& range, size_t bytes, bool huge);
+  void require(size_t bytes, const std::string& owner) const;
+
+  mutable std::mutex mutex_;
+  size_t budget_;
+  bool huge_pages_;
+  size_t held_ = 0, in_use_ = 0;
+  std::array<std::unordered_set<uintptr_t>, ORDERS> free_;  // free blocks of each order
+  std::vector<std::pair<char*, size_t>> extents_;           // address ranges of ours
+  Range chunks_;  // address space for whole chunks, with huge pages
+  Range parts_;   // for parts of a chunk, taken when the budget ends, with 4 KiB pages
+};
+
+}  // namespace ff

@@ -1,0 +1,80 @@
+// What the dense ranks ask of this rank for one batch, and the plan that comes of it.
+//
+// A request is a list of segments, ordered by (held tile, requester). A segment asks rows of one
+// tile and is answered by reply rows: one per id ("rows"), or one per bag ("pooled").
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace ff {
+
+// The arrays of a request as they come from the exchange. S segments, n ids, P pooled bags.
+struct Request {
+  size_t segments = 0, num_ids = 0, num_lengths = 0;
+  const int32_t* tile = nullptr;     // (S,) index into the specs of the pad
+  const int64_t* ids = nullptr;      // (n,) positions (static tile) or ids (dynamic tile)
+  const int64_t* first = nullptr;    // (S+1,) segment s owns ids[first[s]:first[s+1]]
+  const int64_t* bags = nullptr;     // (S+1,) segment s is answered by bags[s+1] - bags[s] rows
+  const int32_t* lengths = nullptr;  // (P,) ids per bag of the pooled segments
+  const bool* pooled = nullptr;      // (S,)
+  const float* weights = nullptr;    // (n,) or null
+  const bool* replies = nullptr;     // (S,) false: no answer is wanted, only gradients come
+};
+
+struct Segment {
+  uint32_t tile;
+  bool pooled, reply;
+  size_t id_begin, id_end;
+  size_t rows;       // reply rows
+  size_t first_bag;  // pooled: bag b owns ids offsets[first_bag + b] .. offsets[first_bag + b + 1]
+};
+
+// Consecutive segments of one tile. Groups are its distinct rows: group g's gradient is the sum of
+// entries [group_first[g], group_first[g+1]). A run that is one rows segment has none of these:
+// its ids are distinct already, group g is id g and entry g.
+struct Run {
+  uint32_t tile;
+  size_t segment_begin, segment_end;
+  size_t id_begin, id_end;
+  bool distinct;
+  size_t group_begin, group_end;
+};
+
+// A worker's share: reply rows of a segment (gather) or groups of a run (update).
+struct Piece {
+  size_t part;
+  size_t begin, end;
+};
+
+struct Entry {
+  uint32_t segment;
+  uint32_t row;  // reply row in the segment
+};
+
+struct Ticket {
+  bool train = false;
+  bool released = false;
+  size_t rows = 0;     // ids asked for
+  size_t unique = 0;   // distinct rows with a gradient (training)
+  size_t born = 0;     // rows that this plan created
+  size_t missing = 0;  // ids that have no row (reading only); they are answered as newborn rows
+
+  std::vector<Segment> segments;
+  std::vector<Run> runs;
+  std::vector<uint32_t> slots;   // (n,) Tile::NONE where missing
+  std::vector<uint64_t> ids;     // (n,) ids of the tables; empty when nobody will need them
+  std::vector<int64_t> offsets;  // bags of the pooled segments
+  std::vector<float> weights;    // (n,) or empty
+
+  std::vector<uint32_t> group_slot;
+  std::vector<uint64_t> group_id;  // empty when no tile has 16-bit rows
+  std::vector<uint32_t> group_first;
+  std::vector<Entry> entries;
+  std::vector<float> entry_weight;  // empty without weights
+
+  std::vector<std::vector<Piece>> replies, updates;  // by worker
+};
+
+}  // namespace ff

@@ -1,0 +1,268 @@
+// Gradients into the pad: per distinct row the sum of its gradient rows, then the optimizer, in
+// place, in one pass over the rows.
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+#include <vector>
+
+#include "pad.h"
+#include "parallel.h"
+#include "prefetch.h"
+#include "vector.h"
+
+namespace ff {
+namespace {
+
+// Gradient rows of one run, in the type of the wire.
+struct Gradients {
+  const uint64_t* addresses;  // by segment
+  uint32_t dim;
+  const Entry* entries;   // null: a distinct run, gradient row g - first of one segment
+  const float* weights;   // of the entries, or null
+  const uint32_t* first;  // entry of each group
+  uint64_t start;         // distinct run: address of gradient row 0
+  size_t group_begin;     // distinct run: number of its first group
+};
+
+template <class Wire>
+const Wire* gradient_row(const Gradients& g, size_t entry) {
+  const Entry e = g.entries[entry];
+  return reinterpret_cast<const Wire*>(g.addresses[e.segment]) + size_t{e.row} * g.dim;
+}
+
+// Sum of a group's gradient rows, in order, to `out`.
+template <class Wire, int D>
+void sum_group(const Gradients& g, size_t group, float* out) {
+  const size_t begin = g.first[group], end = g.first[group + 1];
+  auto weight = [&](size_t e) { return g.weights != nullptr ? g.weights[e] : 1.0f; };
+  if constexpr (D > 0) {
+    constexpr int W = D % 16 == 0 ? 16 : 8;
+    using L = Lanes<W>;
+    typename L::F lanes[D / W] = {};
+    for (size_t e = begin; e < end; ++e) {
+      const Wire* const row = gradient_row<Wire>(g, e);
+      const float by = weight(e);
+#pragma GCC unroll 32
+      for (int k = 0; k < D / W; ++k) lanes[k] += by * L::load(row + W * k);
+    }
+#pragma GCC unroll 32
+    for (int k = 0; k < D / W; ++k) L::store(out + W * k, lanes[k]);
+  } else {
+    std::fill_n(out, g.dim, 0.0f);
+    for (size_t e = begin; e < end; ++e) {
+      const Wire* const row = gradient_row<Wire>(g, e);
+      const float by = weight(e);
+      for (size_t d = 0; d < g.dim; ++d) out[d] += by * to_float(row[d]);
+    }
+  }
+}
+
+// The gradient of a group as floats: where it lies if nothing has to be computed, else in `space`.
+template <class Wire, int D>
+const float* gradient_of(const Gradients& g, size_t group, float* space) {
+  if (g.entries == nullptr) {
+    const Wire* const row =
+        reinterpret_cast<const Wire*>(g.start) + (group - g.group_begin) * size_t{g.dim};
+    if constexpr (std::is_same_v<Wire, float>) return row;
+    convert(row, space, D > 0 ? D : g.dim);
+    return space;
+  }
+  if constexpr (std::is_same_v<Wire, float>) {
+    const size_t begin = g.first[group];
+    if (g.weights == nullptr && g.first[group + 1] == begin + 1)
+      return gradient_row<float>(g, begin);
+  }
+  sum_group<Wire, D>(g, group, space);
+  return space;
+}
+
+using GradientOf = const float* (*)(const Gradients&, size_t, float*);
+
+// Calls f with the width as a constant, 0 for widths that have no loops of their own.
+template <class F>
+auto with_dim(uint32_t dim, F&& f) {
+  switch (dim) {
+    case 8:
+      return f(std::integral_constant<int, 8>{});
+    case 16:
+      return f(std::integral_constant<int, 16>{});
+    case 32:
+      return f(std::integral_constant<int, 32>{});
+    case 64:
+      return f(std::integral_constant<int, 64>{});
+    case 128:
+      return f(std::integral_constant<int, 128>{});
+    case 256:
+      return f(std::integral_constant<int, 256>{});
+    default:
+      return f(std::integral_constant<int, 0>{});
+  }
+}
+
+GradientOf choose_gradient(Dtype wire, uint32_t dim) {
+  return with_dtype(wire, [&](auto sent) {
+    return with_dim(dim, [&](auto width) -> GradientOf {
+      return gradient_of<decltype(sent), decltype(width)::value>;
+    });
+  });
+}
+
+// A share of a run's groups, ready for a loop.
+struct Writing {
+  RowView rows;
+  uint32_t dim, column;
+  uint64_t noise;         // key of this table and step for stochastic rounding
+  const uint32_t* slots;  // of the groups
+  const uint64_t* ids;    // of the groups; null for fp32 rows
+  size_t begin, end;      // groups
+  size_t known;           // slots up to here belong to this tile
+  const Gradients* gradients;
+  GradientOf gradient_of;
+};
+
+template <class Optimizer, class T, int D>
+struct Update {
+  static constexpr int STATES = Optimizer::ELEMENT_STATES;
+
+  static void ask(const Writing& u, size_t group) {
+    if (group >= u.known) return;
+    const uint32_t slot = u.slots[group];
+    const size_t dim = D > 0 ? D : u.dim;
+    prefetch<true>(u.rows.weights(slot), dim * sizeof(T));
+    if constexpr (STATES > 0) prefetch<true>(u.rows.state(slot), dim * 4 * STATES);
+    if constexpr (Optimizer::ROW_STATES > 0) __builtin_prefetch(u.rows.tail(slot), 1, 3);
+  }
+
+  static void row(const Writing& u, const Optimizer& optimizer, size_t group,
+                  const float* __restrict gradient) {
+    const uint32_t dim = D > 0 ? D : u.dim;
+    const uint32_t slot = u.slots[group];
+    float* const tail = reinterpret_cast<float*>(u.rows.tail(slot));
+    float scale;
+    if constexpr (Optimizer::ROW_STATES > 0)
+      scale = optimizer.row(tail, mean_square(gradient, dim));
+    else
+      scale = optimizer.row(tail, 0.0f);
+    T* const __restrict weights = reinterpret_cast<T*>(u.rows.weights(slot));
+    float* const __restrict state = reinterpret_cast<float*>(u.rows.state(slot));
+    const uint64_t noise = std::is_same_v<T, float> ? 0 : mix(u.noise ^ u.ids[group]);
+    float none = 0;
+    for (uint32_t d = 0; d < dim; ++d) {
+      float w = to_float(weights[d]);
+      float& s0 = STATES > 0 ? state[d] : none;
+      float& s1 = STATES > 1 ? state[dim + d] : none;
+      optimizer.element(w, gradient[d], s0, s1, scale);
+      weights[d] = stochastic<T>(w, rounding_bits(noise, u.column + d));
+    }
+  }
+
+  static void run(const Writing& u, const void* parameters) {
+    const Optimizer optimizer = *static_cast<const Optimizer*>(parameters);
+    const size_t dim = D > 0 ? D : u.dim;
+    const size_t ahead = rows_ahead(dim * (sizeof(T) + 4 * STATES));
+    std::vector<float> space(dim);
+    for (size_t group = u.begin; group < u.begin + ahead; ++group) ask(u, group);
+    for (size_t group = u.begin; group < u.end; ++group) {
+      ask(u, group + ahead);
+      row(u, optimizer, group, u.gradient_of(*u.gradients, group, space.data()));
+    }
+  }
+};
+
+using Loop = void (*)(const Writing&, const void*);
+
+template <class Optimizer>
+Loop choose(Dtype dtype, uint32_t dim) {
+  return with_dtype(dtype, [&](auto element) {
+    return with_dim(dim, [&](auto width) -> Loop {
+      return Update<Optimizer, decltype(element), decltype(width)::value>::run;
+    });
+  });
+}
+
+// The optimizer of a tile for one step, with its loop.
+struct Stepper {
+  alignas(8) char parameters[32];
+  Loop loop;
+
+  template <class Optimizer>
+  void set(const TileSpec& spec, const Optimizer& optimizer) {
+    static_assert(sizeof optimizer <= sizeof parameters);
+    memcpy(parameters, &optimizer, sizeof optimizer);
+    loop = choose<Optimizer>(spec.dtype, spec.dim);
+  }
+};
+
+Stepper stepper_of(const TileSpec& spec, float lr, uint64_t step) {
+  const OptimizerSpec& o = spec.optimizer;
+  auto unbias = [&](float beta) {
+    const double power = std::pow(static_cast<double>(beta), static_cast<double>(step));
+    return static_cast<float>(1.0 / (1.0 - power));
+  };
+  Stepper stepper;
+  switch (o.kind) {
+    case OptimizerKind::sgd:
+      stepper.set(spec, Sgd{lr});
+      break;
+    case OptimizerKind::adagrad:
+      stepper.set(spec, Adagrad{lr, o.eps});
+      break;
+    case OptimizerKind::rowwise_adagrad:
+      stepper.set(spec, RowwiseAdagrad{lr, o.eps});
+      break;
+    case OptimizerKind::adam:
+      stepper.set(spec, Adam{lr, o.beta1, o.beta2, o.eps, unbias(o.beta1), unbias(o.beta2)});
+      break;
+    case OptimizerKind::rowwise_adam:
+      stepper.set(spec, RowwiseAdam{lr, o.beta1, o.beta2, o.eps, unbias(o.beta1), unbias(o.beta2)});
+      break;
+    case OptimizerKind::ftrl:
+      stepper.set(spec, Ftrl{lr, o.beta, o.l1, o.l2});
+      break;
+  }
+  return stepper;
+}
+
+}  // namespace
+
+void Pad::update(const Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire,
+                 float lr, uint64_t step) {
+  check(ticket, segments);
+  if (!ticket.train)
+    throw std::invalid_argument("Pad.update: this ticket was planned with train=False");
+  std::vector<Stepper> steppers;
+  for (const Run& run : ticket.runs)
+    steppers.push_back(stepper_of(tiles_[run.tile]->spec(), lr, step));
+  parallel_for(threads_, ticket.updates.size(), 1, [&](size_t first, size_t last, int) {
+    for (size_t share = first; share < last; ++share) {
+      for (const Piece& piece : ticket.updates[share]) {
+        const Run& run = ticket.runs[piece.part];
+        const Tile& tile = *tiles_[run.tile];
+        const TileSpec& spec = tile.spec();
+        const Gradients gradients{
+            addresses,
+            spec.dim,
+            run.distinct ? nullptr : ticket.entries.data(),
+            ticket.entry_weight.empty() ? nullptr : ticket.entry_weight.data(),
+            ticket.group_first.data(),
+            addresses[run.segment_begin],
+            run.group_begin};
+        const bool half = spec.dtype != Dtype::fp32;
+        const Writing writing{tile.view(),
+                              spec.dim,
+                              spec.column,
+                              noise_key(spec.seed, spec.table, step),
+                              (run.distinct ? ticket.slots : ticket.group_slot).data(),
+                              half ? (run.distinct ? ticket.ids : ticket.group_id).data() : nullptr,
+                              piece.begin,
+                              piece.end,
+                              run.group_end,
+                              &gradients,
+                              choose_gradient(wire, spec.dim)};
+        steppers[piece.part].loop(writing, steppers[piece.part].parameters);
+      }
+    }
+  });
+}
+
+}  // namespace ff

@@ -1,0 +1,174 @@
+"""The pad: all rows that this rank trains, in its fastest memory.
+
+```
+plan     find or create the rows of a request, group gradients by row   ahead, on any thread
+wait     until the rows are in the pad
+gather   reply rows (or sums per bag) to given addresses                 in the step
+update   sum the gradients of each row, then its optimizer, in place     in the step
+release  the ticket's rows may leave
+```
+
+Arrays cross as plain memory: a request holds positions and counts, replies and gradients are
+addresses of rows in the type of the wire. `plan` may run on another thread than `gather` and
+`update`; the caller orders gathers and updates of tickets that share rows. All results are
+independent of the number of threads, bit for bit. None of these calls is collective.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from fourfold.storage import _native
+from fourfold.storage._native import Ticket
+from fourfold.storage.key import KeyCode
+from fourfold.storage.request import Request
+from fourfold.storage.row import RowSpec, dtype_code
+from numpy.typing import NDArray
+
+
+class Pad:
+    """The rows of a rank's tiles, within a budget of bytes.
+
+    Args:
+        specs: one per held tile, in the order that requests use.
+        budget_bytes: most memory that rows, indexes and bitmaps may take; None: no limit. Tickets
+            and the directory of blocks (16 bytes per block of 4 KiB to 2 MiB) come on top.
+        threads: threads of every call.
+        huge_pages: ask for 2 MiB pages; `huge_pages` of the pad tells whether the system took note.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[RowSpec],
+        *,
+        budget_bytes: int | None = None,
+        threads: int = 1,
+        huge_pages: bool = True,
+    ) -> None:
+        if threads < 1:
+            raise ValueError(f"Pad: threads must be at least 1, got {threads}")
+        if budget_bytes is not None and budget_bytes < 0:
+            raise ValueError(f"Pad: budget_bytes must be at least 0, got {budget_bytes}")
+        self.specs = tuple(specs)
+        base, bits = _key_ranges(self.specs)
+        native_specs = [spec.native() for spec in self.specs]
+        self._native = _native.Pad(native_specs, base, bits, budget_bytes, threads, huge_pages)
+
+    def plan(self, request: Request, train: bool) -> Ticket:
+        """Find the rows of a request; if training, create those that are missing.
+
+        When reading, an id never seen is answered with the row it would be born as. Raises
+        ValueError for an id outside the table, BudgetError when new rows do not fit; rows created
+        until then stay, newly born.
+        """
+        return self._native.plan(
+            request.tile,
+            request.ids,
+            request.first,
+            request.bags,
+            request.lengths,
+            request.pooled,
+            request.weights,
+            request.replies,
+            train,
+        )
+
+    def wait(self, ticket: Ticket) -> None:
+        """Return when all rows of the ticket are in the pad: at once while it is the only tier."""
+
+    def gather(self, ticket: Ticket, addresses: NDArray[np.uint64], wire: str) -> None:
+        """Write the reply rows of each segment, C-contiguous in dtype `wire`, to its address.
+
+        Sums are formed in fp32 in the order of the bag. `addresses` (S,); those of segments without
+        reply are not used.
+        """
+        self._native.gather(ticket, addresses, dtype_code(wire))
+
+    def update(
+        self, ticket: Ticket, addresses: NDArray[np.uint64], wire: str, lr: float, step: int
+    ) -> None:
+        """Apply one optimizer step to every row of the ticket.
+
+        `addresses` (S,) point to one gradient row per reply row, dtype `wire`. A row's gradients
+        are summed in fp32 in the order (requester, position); those of a pooled segment times the
+        id's weight. `step` counts from 1.
+        """
+        if step < 1:
+            raise ValueError(f"Pad.update: step counts from 1, got {step}")
+        self._native.update(ticket, addresses, dtype_code(wire), lr, step)
+
+    def release(self, ticket: Ticket) -> None:
+        """End the use of a ticket."""
+        self._native.release(ticket)
+
+    @property
+    def rows(self) -> int:
+        """Rows that exist, over all tiles."""
+        return sum(self.tile_rows(t) for t in range(len(self.specs)))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that count against the budget."""
+        return self._native.bytes
+
+    @property
+    def huge_pages(self) -> bool:
+        """Whether rows lie in memory for which the system accepted huge pages."""
+        return self._native.huge_pages
+
+    def tile_rows(self, tile: int) -> int:
+        """Rows of a tile that exist."""
+        return self._native.tile_rows(tile)
+
+    def tile_bytes(self, tile: int) -> int:
+        """Bytes of the blocks of a tile."""
+        return self._native.tile_bytes(tile)
+
+    def read(self, tile: int, ids: NDArray[np.int64]) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
+        """Read rows of a tile by id of the table: records (n,) as `RowSpec.record`, found (n,).
+
+        A row that does not exist is given as it would be born. ValueError for ids of other tiles.
+        """
+        records, found = self._native.read(tile, _ids(ids))
+        return records.view(self.specs[tile].record)[:, 0], found
+
+    def weights(self, tile: int, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Read weights of rows by id of the table, as float32 (n, dim)."""
+        spec = self.specs[tile]
+        stored = self.read(tile, ids)[0]["weights"]
+        if spec.dtype == "fp32":
+            return np.ascontiguousarray(stored)
+        bits = np.ascontiguousarray(stored).reshape(-1)
+        return _native.widen(bits, dtype_code(spec.dtype)).reshape(-1, spec.dim)
+
+    def write(self, tile: int, ids: NDArray[np.int64], records: NDArray[np.void]) -> None:
+        """Set rows of a tile, creating those that do not exist; ids are distinct."""
+        record = self.specs[tile].record
+        packed = np.ascontiguousarray(records, dtype=record).view(np.uint8)
+        self._native.write(tile, _ids(ids), packed.reshape(-1, record.itemsize))
+
+    def erase(self, tile: int, ids: NDArray[np.int64]) -> int:
+        """Forget rows; returns how many there were. No ticket may hold them."""
+        return self._native.erase(tile, _ids(ids))
+
+    def scan(
+        self, tile: int, chunk_rows: int = 65536
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.void]]]:
+        """Yield all rows of a tile as (ids, records), in chunks, in the order of memory."""
+        ids = self._native.ids(tile)
+        for start in range(0, len(ids), chunk_rows):
+            chunk = ids[start : start + chunk_rows]
+            yield chunk, self.read(tile, chunk)[0]
+
+
+def _ids(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.ascontiguousarray(ids, dtype=np.int64)
+
+
+def _key_ranges(specs: Sequence[RowSpec]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+    """Key ranges of the tiles. Tiles of one table share its range; the core keeps them apart."""
+    tables = sorted({spec.table for spec in specs})
+    rows = {spec.table: spec.rows for spec in specs}
+    code = KeyCode.of([rows[table] for table in tables])
+    at = [tables.index(spec.table) for spec in specs]
+    base = np.array([code.base[i] for i in at], dtype=np.uint64)
+    return base, np.array([code.bits[i] for i in at], dtype=np.uint32)
