@@ -23,11 +23,11 @@ class Blocks:
     """One side of an all-to-all: what goes to, or comes from, each rank."""
 
     memory: NDArray[np.uint8]
-    """(bytes,) at least 64 * max(starts + counts). Where a backend keeps rows on a device, there."""
+    """(bytes,) at least 64 * (starts + counts)[-1]."""
     counts: NDArray[np.int64]
     """(size,) blocks per rank; 0 for the rank itself, whose part never travels."""
     starts: NDArray[np.int64]
-    """(size,) first block per rank."""
+    """(size,) first block per rank, ascending."""
 
 
 class Reduction(Protocol):

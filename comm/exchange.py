@@ -3,8 +3,7 @@
 Everything that can be known before the step is made in `route`, natively and ahead of time:
 de-duplication, buckets, message sizes, where each reply row goes and which bags it belongs to. The
 step is then gather (by the holder) / all-to-all / pool, and spread / all-to-all / update (by the
-holder). The holder reads and writes rows at addresses, so a rank's own rows are never copied through
-MPI.
+holder). The holder reads and writes rows at addresses, so a rank's own rows never pass through MPI.
 
 Sums have one order whatever the number of threads: replies "rows" are added in the order of the
 bag's ids, whatever the placement; partial sums of buckets (replies "pooled") in bucket order; the
@@ -139,8 +138,8 @@ class Exchange:
         self._router.accept(route)
         if route.failed_rank >= 0:
             raise CommError(
-                f"rank {self._backend.rank}: rank {route.failed_rank} refused its batch; the message"
-                " of that rank says why",
+                f"rank {self._backend.rank}: rank {route.failed_rank} refused its batch; its own"
+                " message says why",
                 op="route",
                 peer=route.failed_rank,
             )
@@ -236,8 +235,8 @@ class Exchange:
         others = np.flatnonzero((got.reshape(size, BLOCK) != digest).any(axis=1))
         if others.size:
             raise CommError(
-                f"rank {rank}: rank {others[0]} was given other tables, features, placement, replies"
-                " or wire type; all ranks must build the exchange from the same job",
+                f"rank {rank}: rank {others[0]} was given other tables, features, placement,"
+                " replies or wire type; all ranks must build the exchange from the same job",
                 op="Exchange",
                 peer=int(others[0]),
             )
@@ -273,7 +272,8 @@ def _check(
     for feature in features:
         if not 0 <= feature.table < tables:
             raise ValueError(
-                f"feature {feature.name!r}: table {feature.table} does not exist; there are {tables}"
+                f"feature {feature.name!r}: table {feature.table} does not exist; expected 0 to"
+                f" {tables - 1}"
             )
         if feature.pooling not in POOLINGS:
             raise ValueError(

@@ -1,8 +1,8 @@
 """The MPI backend: one communicator per channel, duplicated from the world.
 
-An MPI library that gives THREAD_MULTIPLE lets ids travel on a background thread while rows travel on
-the main one; otherwise `can_overlap` is False and the caller routes in line. The unit of every count
-is a derived datatype of 64 bytes, so MPI's 32-bit counts reach 128 GiB per rank and message.
+An MPI library that gives THREAD_MULTIPLE lets ids travel on a background thread while rows travel
+on the main one; otherwise `can_overlap` is False and the caller routes in line. The unit of every
+count is a derived datatype of 64 bytes, so MPI's 32-bit counts reach 128 GiB per message.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class MpiBackend:
 
     def _check_counts(self, op: str, *sides: Blocks) -> None:
         for blocks in sides:
-            most = int((blocks.starts + blocks.counts).max())
+            most = int(blocks.starts[-1]) + int(blocks.counts[-1])
             if most > MAX_BLOCKS:
                 raise CommError(
                     f"rank {self.rank}: {op} of {most * BLOCK:,} bytes; MPI's counts end at"

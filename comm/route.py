@@ -59,10 +59,11 @@ class Traffic:
     """What one batch moves between this rank and the others. Bytes, off-rank only.
 
     `torchrec_*` is what TorchRec's pooled all-to-all would move for the same batch, placement and
-    wire type. Per tile that this rank does not hold: ids = 8 per lookup (+ 4 with weights) and 4 per
-    bag for its length; replies = tile dim * element size per bag (per lookup for pooling "none"),
-    and as much in gradients. It neither de-duplicates nor leaves out empty bags. A replicated static
-    tile moves no ids and no rows; its dense fp32 gradient is all-reduced: 2 (n - 1) / n of the tile.
+    wire type. Per tile that this rank does not hold: ids = 8 per lookup (+ 4 with weights) and 4
+    per bag for its length; replies = tile dim * element size per bag (per lookup for pooling
+    "none", taken as spread evenly over buckets), and as much in gradients. It neither de-duplicates
+    nor leaves out empty bags. A replicated static tile moves no ids and no rows; its dense fp32
+    gradient is all-reduced, which sends 2 (n - 1) / n of the tile.
     """
 
     lookups: int
@@ -87,9 +88,7 @@ class Traffic:
     @property
     def torchrec_bytes(self) -> int:
         """Everything that it would move there."""
-        return (
-            self.torchrec_id_bytes + self.torchrec_reply_bytes + self.torchrec_gradient_bytes
-        )
+        return self.torchrec_id_bytes + self.torchrec_reply_bytes + self.torchrec_gradient_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,7 +208,10 @@ def print_finds(finds: list[Find]) -> None:
 
 
 def free_memory() -> int:
-    """Bytes that the system says it can give out."""
+    """Bytes that the system says it can give out, page cache included."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -220,11 +225,12 @@ def run(
     """Measure and print every size that fits in memory; 1 if an answer was wrong, else 0."""
     wrong = 0
     for size in num_keys:
-        if free_memory() < size * BYTES_PER_KEY * 1.1:
-            needed = size * BYTES_PER_KEY * 1.1
+        needed, free = size * BYTES_PER_KEY * 1.1, free_memory()
+        if free < needed:
             print(
                 f"{size:,} keys: not measured, because {needed / 2**30:.1f} GiB are needed and "
-                f"{free_memory() / 2**30:.1f} GiB are free"
+                f"{free / 2**30:.1f} GiB are free",
+                file=sys.stderr,
             )
             continue
         growth, finds = measure(size, threads, rounds)

@@ -26,14 +26,16 @@ from mpi4py import MPI
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fourfold.comm import Feature
-from fourfold.runtime.assembly import create_bags
+from fourfold.runtime.assembly import create_bags, lookup_stats, table_loads
 from fourfold.runtime.data.batch import Batch
 from fourfold.runtime.data.synthetic import criteo_sizes, zipf_ids
 from fourfold.runtime.gradients import GradientBuckets
+from fourfold.runtime.load import Workload
 from fourfold.runtime.matmul import keep_freed_memory, use_onednn
 from fourfold.runtime.models.dlrm import Dlrm
 from fourfold.runtime.models.mlp import Mlp
+from fourfold.runtime.planner import plan
+from fourfold.runtime.roles import RolesConfig, assign_roles
 from fourfold.runtime.table import EmbeddingConfig, TableConfig, complete_tables
 from fourfold.runtime.trainer import TrainConfig, Trainer, dense_optimizer
 from fourfold.runtime.world import World
@@ -121,8 +123,11 @@ def make_batches(args: argparse.Namespace, sizes: list[int], samples: int, rank:
     return batches
 
 
-def make_trainer(args: argparse.Namespace, world: World, sizes: list[int]) -> Trainer:
-    """Build the model under test: table-wise placement by the planner, all ranks colocated."""
+def make_trainer(
+    args: argparse.Namespace, world: World, sizes: list[int], batches: list[Batch]
+) -> Trainer:
+    """Build the model under test, placed by the planner, all ranks colocated."""
+    roles = assign_roles(world.size, RolesConfig())
     configs = [
         TableConfig(name=f"C{i + 1}", rows=None if args.dynamic else rows, expected_rows=rows)
         for i, rows in enumerate(sizes)
@@ -131,13 +136,23 @@ def make_trainer(args: argparse.Namespace, world: World, sizes: list[int]) -> Tr
         dim=args.dim, dtype=args.dtype, wire=args.wire, reply=args.reply, init="uniform", init_scale=0.01
     )
     tables, features = complete_tables(configs, embedding, [c.name for c in configs])
+    stats = lookup_stats(features, len(tables), batches)
+    samples = args.batch / world.size
+    plan_ = plan(
+        table_loads(tables, features, stats, samples),
+        world,
+        roles,
+        Workload(batch_size=args.batch, wire_bytes=4 if args.wire == "fp32" else 2),
+    )
     bags = create_bags(
         tables,
         features,
-        world,
-        wire=args.wire,
+        MPI.COMM_WORLD,
+        roles,
+        plan_.placement,
+        embedding=embedding,
+        stats=stats,
         threads=args.threads,
-        lookups={f.name: float(args.pooling) for f in features},
         output_dtype=torch.bfloat16 if args.autocast else torch.float32,
     )
     torch.manual_seed(0)
@@ -158,7 +173,7 @@ def dense_step(
 ) -> Callable[[], None]:
     """Make a training step of `model` without embeddings, its gradients summed over the ranks."""
     parameters = list(model.parameters())
-    buckets = GradientBuckets(parameters, trainer.bags.exchange.backend.dense_allreduce())
+    buckets = GradientBuckets(parameters, trainer.bags.backend if trainer.bags.comm.size > 1 else None)
     optimizer = dense_optimizer(trainer.config, parameters)
     samples = batches.next_batch().size
     width = sum(trainer.bags.pooled_features[1])
@@ -215,7 +230,7 @@ def run(args: argparse.Namespace) -> int:
     sizes = criteo_sizes(args.rows)
     samples = args.batch * (world.rank + 1) // world.size - args.batch * world.rank // world.size
     batches = make_batches(args, sizes, samples, world.rank)
-    trainer = make_trainer(args, world, sizes)
+    trainer = make_trainer(args, world, sizes, MPI.COMM_WORLD.bcast(batches))
     model = trainer.model
     assert isinstance(model, Dlrm)
     steps = trainer.steps(Cycle(batches))

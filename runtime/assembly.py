@@ -19,9 +19,12 @@ from fourfold.comm.route import (
 )
 from fourfold.runtime.data.batch import Batch
 from fourfold.runtime.embedding import EmbeddingBags
-from fourfold.runtime.load import TableLoad, growth_of
-from fourfold.runtime.roles import Roles
-from fourfold.runtime.table import EmbeddingConfig, Table
+from fourfold.runtime.cut_config import PlacementConfig
+from fourfold.runtime.load import TableLoad, Workload, growth_of
+from fourfold.runtime.planner import plan
+from fourfold.runtime.roles import Roles, RolesConfig, assign_roles
+from fourfold.runtime.table import EmbeddingConfig, Table, TableConfig, complete_tables
+from fourfold.runtime.world import World
 from fourfold.storage import KeyCode, Pad, RowSpec, StorageConfig, init_names, optimizer_names
 
 if TYPE_CHECKING:
@@ -86,6 +89,48 @@ def create_bags(
         roles,
         wire=embedding.wire,
         output_dtype=output_dtype,
+    )
+
+
+def embedding_bags(
+    tables: Sequence[TableConfig],
+    comm: MPI.Intracomm,
+    *,
+    embedding: EmbeddingConfig | None = None,
+    roles: RolesConfig | None = None,
+    placement: PlacementConfig | None = None,
+    storage: StorageConfig | None = None,
+    threads: int = 1,
+    seed: int = 0,
+) -> EmbeddingBags:
+    """Make the embedding bags of a model of one's own: complete, plan and create. Collective.
+
+    tables: their `features`, one after the other, are the sparse features of the batches, in this order.
+    """
+    embedding = embedding or EmbeddingConfig()
+    storage = storage or StorageConfig()
+    names = [feature for table in tables for feature in (table.features or (table.name,))]
+    complete, features = complete_tables(tables, embedding, names)
+    world = World.from_mpi(comm)
+    assigned = assign_roles(world.size, roles or RolesConfig())
+    planned = plan(
+        table_loads(complete, features),
+        world,
+        assigned,
+        Workload(batch_size=1024 * len(assigned.dense)),
+        config=placement,
+        budget_bytes=storage.budget_bytes,
+    )
+    return create_bags(
+        complete,
+        features,
+        comm,
+        assigned,
+        planned.placement,
+        embedding=embedding,
+        storage=storage,
+        threads=threads,
+        seed=seed,
     )
 
 

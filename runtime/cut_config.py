@@ -90,7 +90,14 @@ class CutConfig:
                 raise PlacementError(f"table {table!r}: node {self.node} has no embedding rank")
             return ranks
         if self.ranks is not None:
-            return parse_ranks(self.ranks) if isinstance(self.ranks, str) else self.ranks
+            ranks = parse_ranks(self.ranks) if isinstance(self.ranks, str) else self.ranks
+            for rank in ranks:
+                if not 0 <= rank < world.size:
+                    raise PlacementError(
+                        f"table {table!r}: rank {rank} does not exist; the world has ranks 0 to"
+                        f" {world.size - 1}"
+                    )
+            return ranks
         only_copies = self.replicas == -1 and self.rows == self.columns == 1
         return roles.dense if only_copies else roles.embedding
 

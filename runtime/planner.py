@@ -92,12 +92,17 @@ def plan(
             options.append([price_grid(table, wanted.rows, wanted.columns, workload, rates)])
         else:
             options.append(table_grids(table, len(roles.embedding), workload, rates))
-    best = _fastest(problem, cuts, options)
+    base = problem.predict(problem.place(cuts))
+    problem.check_budget(base, "the tables that the job places itself: ")
+    best = _fastest(problem, cuts, options, base)
+    if best is None:
+        left = [i for i, cut in enumerate(cuts) if cut is None]
+        raise problem.no_room(base, left, [min(g.num_bytes for g in options[i]) for i in left])
     free = [config.cut_of(table.name) is None for table in problem.tables]
     copied = _replicate(problem, cuts, options, free)
     if copied != cuts:
-        other = _fastest(problem, copied, options)
-        if other.prediction.step_seconds < WORTH * best.prediction.step_seconds:
+        other = _fastest(problem, copied, options, problem.predict(problem.place(copied)))
+        if other and other.prediction.step_seconds < WORTH * best.prediction.step_seconds:
             best = other
     best.placement.validate(roles.embedding, roles.dense)
     return best
@@ -181,16 +186,14 @@ def _replicate(
 
 
 def _fastest(
-    problem: Problem, cuts: Sequence[Cut | None], options: Sequence[Sequence[Grid]]
-) -> Plan:
-    """Cut and deal the tables that have no cut yet. Raises PlacementError if they do not fit."""
-    base = problem.predict(problem.place(cuts))
-    problem.check_budget(base, "the tables that the job places itself: ")
+    problem: Problem,
+    cuts: Sequence[Cut | None],
+    options: Sequence[Sequence[Grid]],
+    base: Prediction,
+) -> Plan | None:
+    """Cut and deal the tables that have no cut yet; None if they do not fit."""
     best = _search(problem, cuts, options, base, problem.budget)
-    if best is None:
-        left = [i for i, cut in enumerate(cuts) if cut is None]
-        raise problem.no_room(base, left, [min(g.num_bytes for g in options[i]) for i in left])
-    return _even_out(problem, cuts, options, base, best)
+    return best and _even_out(problem, cuts, options, base, best)
 
 
 def _search(

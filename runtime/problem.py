@@ -70,7 +70,7 @@ class Problem:
     ) -> PlacementError:
         """Say what the tables of these ordinals need, and how many ranks would have it.
 
-        base: what is placed already. smallest: bytes of each table's smallest tile as it may be cut.
+        base: what is placed already. smallest: bytes of each one's smallest tile, as it may be cut.
         """
         ranks = list(self.roles.embedding)
         loads = [self.tables[ordinal] for ordinal in tables]
@@ -88,7 +88,8 @@ class Problem:
         advice = f"{enough} embedding ranks would do" if enough else "no number of ranks would do"
         return PlacementError(
             f"the tables do not fit: each of the {len(ranks)} embedding ranks would hold at least"
-            f" {show_bytes(need)}{beside}, {limit}. {advice}; or raise the budget, or use 16-bit rows"
+            f" {show_bytes(need)}{beside}, {limit}. {advice}; or raise the budget, or use 16-bit"
+            " rows"
         )
 
 

@@ -163,19 +163,18 @@ def _make_folder(config: RunConfig) -> tuple[str, str]:
     """Return the path of the new folder, and what went wrong, if anything."""
     name = config.name or f"{config.job or 'run'}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     path = Path(config.folder) / name
-    for number in range(2, 100):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
-        except FileExistsError:
-            if config.name or not path.is_dir():
-                return "", (
-                    f"run.name: {path} exists and is never written over;"
-                    f" choose another --run.name, or leave it out"
-                )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in range(2, 100):
+            if not path.exists():
+                path.mkdir()
+                return os.fspath(path), ""
+            if config.name:
+                break
             path = path.with_name(f"{name}-{number}")  # another run of the same second
-            continue
-        except OSError as error:
-            return "", f"run.folder: {path} cannot be made: {error.strerror}"
-        return os.fspath(path), ""
-    return "", f"run.folder: no free name like {name} in {config.folder}"
+    except OSError as error:
+        return "", f"run.folder: {path} cannot be made: {error.strerror}"
+    return "", (
+        f"run.name: {path} exists and is never written over;"
+        " choose another --run.name, or leave it out"
+    )

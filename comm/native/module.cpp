@@ -207,7 +207,8 @@ void bind_route(nb::module_& m) {
       .def_prop_ro("traffic", [](Self r) {
         const Traffic& t = r->traffic;
         return nb::make_tuple(t.lookups, t.rows, t.id_bytes, t.reply_bytes, t.gradient_bytes,
-                              t.peer_id_bytes, t.peer_reply_bytes, t.peer_gradient_bytes);
+                              t.torchrec_id_bytes, t.torchrec_reply_bytes,
+                              t.torchrec_gradient_bytes);
       });
 }
 
@@ -240,7 +241,8 @@ void bind_router(nb::module_& m) {
       .def_prop_ro(
           "segment_replies", [](const Router& r) { return copy(r.segment_replies()); }, kOwned)
       .def_prop_ro("output_dim", [](const Router& r) { return r.plan().output_dim; })
-      .def("route", &route_batch, "ids"_a, "offsets"_a, "weights"_a.none(), "batch"_a)
+      .def("route", &route_batch, "ids"_a.noconvert(), "offsets"_a.noconvert(),
+           "weights"_a.noconvert().none(), "batch"_a)
       .def("refuse", &Router::refuse)
       .def("accept", &Router::accept, "route"_a)
       .def("unpack", &Router::unpack, "route"_a, nb::call_guard<nb::gil_scoped_release>())

@@ -17,6 +17,7 @@
 
 #include "array.h"
 #include "distinct.h"
+#include "layout.h"
 #include "plan.h"
 
 namespace ff {
@@ -30,6 +31,9 @@ struct Slice {
 
 struct TableRoute {
   uint32_t rows = 0, entries = 0, bags = 0;
+  uint32_t rows_in(uint32_t b) const { return first_row[b + 1] - first_row[b]; }
+  uint32_t ids_in(uint32_t b) const { return first_id[b + 1] - first_id[b]; }
+
   std::vector<Slice> slices;  // per feature of the table
   Array<uint32_t> first_row;  // (buckets + 1): reply rows of a bucket
   Array<uint32_t> first_id;   // (buckets + 1): ids of a bucket; first_row when replies are rows
@@ -50,21 +54,13 @@ struct TableRoute {
   Array<float> coefficient;  // (entries,) or empty: weight * scale
 };
 
-// Bytes per peer and link, in blocks. The self part has a place on the requester's side only: who
-// serves it writes straight into (and reads straight from) the requester's buffer.
-struct Layout {
-  Array<int64_t> counts, starts;  // (size,): blocks; the count of the rank itself is 0
-  Array<uint64_t> offset;         // (links,): first byte of a link's segment
-  uint64_t bytes = 0;
-};
-
 struct Traffic {
   int64_t lookups = 0;         // ids of the batch
   int64_t rows = 0;            // reply rows asked for: distinct ids, or non-empty partial bags
   int64_t id_bytes = 0;        // sent to other ranks: counts, ids, lengths, weights
   int64_t reply_bytes = 0;     // received from other ranks in forward
   int64_t gradient_bytes = 0;  // sent to other ranks in backward
-  int64_t peer_id_bytes = 0, peer_reply_bytes = 0, peer_gradient_bytes = 0;  // TorchRec's
+  int64_t torchrec_id_bytes = 0, torchrec_reply_bytes = 0, torchrec_gradient_bytes = 0;
 };
 
 struct Route {
@@ -119,9 +115,9 @@ class Router {
   // The route of a rank whose batch cannot be routed: its header tells the others.
   std::shared_ptr<Route> refuse();
   // Reads header_got: sizes of the coming messages and of the step's buffers.
-  void accept(Route& route);
+  void accept(Route& route) const;
   // Reads message_got (and this rank's own message): fills the request.
-  void unpack(Route& route);
+  void unpack(Route& route) const;
 
   // The constant parts of a request, (S,).
   const Array<int32_t>& segment_tile() const { return segment_tile_; }
@@ -130,9 +126,9 @@ class Router {
 
  private:
   std::shared_ptr<Route> acquire();
-  void write_header(Route& route, bool failed);
-  void write_messages(Route& route);
-  void count_traffic(Route& route);
+  void write_header(Route& route, bool failed) const;
+  void write_messages(Route& route) const;
+  void count_traffic(Route& route) const;
 
   const Plan plan_;
   Layout headers_sent_, headers_got_;

@@ -29,6 +29,8 @@ LATENT = 3
 # The normal law at 2^16 equally likely values: 64 random bits give an id its weight and its vector.
 _NORMAL = ndtri((np.arange(2**16) + 0.5) / 2**16).astype(np.float32)
 _PILOT_BLOCKS = 8
+# Width of an integer's response, in units of log(1 + x).
+_WIDTH = float(__import__('os').environ.get('WID',3.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,7 @@ class ClickModel:
         numbers = np.arange(dense.shape[1], dtype=np.uint64)
         bits = bits64(numbers, mix64(self.seed)).view(np.uint16).reshape(-1, 4)
         slope, centre = _NORMAL[bits[:, 0]], 1.5 + _NORMAL[bits[:, 1]] / 2
-        return np.tanh(np.log1p(np.maximum(dense, 0)) - centre) @ slope.astype(np.float64)
+        return np.tanh((np.log1p(np.maximum(dense, 0)) - centre) / _WIDTH) @ slope.astype(np.float64)
 
 
 def solved(

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fourfold.runtime.data.batch import Float32, Int64
-from fourfold.runtime.data.faults import Faults, mismatch
+from fourfold.runtime.data.faults import Faults, mismatch, quote
 from fourfold.runtime.data.hashing import text_ids
 
 _ID = "a whole number in [0, 2^63)"
@@ -42,7 +42,7 @@ class Values:
             at = np.flatnonzero(bad)
             faults.mark(
                 self.rows[at],
-                lambda k: mismatch(self.name, expected, self.flat[int(at[k])].as_py()),
+                lambda k: mismatch(self.name, expected, quote(self.flat[int(at[k])].as_py())),
             )
 
 
@@ -50,7 +50,9 @@ def values_of(name: str, column: pa.Array, separator: str | None = None) -> Valu
     """Take the values out of a column (n,) of scalars, of lists, or of texts to be split."""
     column = _decoded(column)
     if is_text(column.type):
-        column = pc.if_else(pc.equal(pc.binary_length(column), 0), None, column)
+        empty = pc.equal(pc.binary_length(column), 0)
+        if pc.any(empty).as_py():
+            column = pc.if_else(empty, None, column)
         if separator is not None:
             column = pc.split_pattern(column, separator.encode())
     if is_list(column.type):
@@ -81,7 +83,8 @@ def read_ids(values: Values, faults: Faults, *, hashed: bool) -> Int64:
         values.mark(_empty(values.flat), "text", faults)
         return _hash(values.flat)
     numbers, bad = _cast(values.flat, pa.int64())
-    values.mark(bad | (numbers < 0), _ID, faults)
+    hint = ", as the column is not in data.hashed" if is_text(values.flat.type) else ""
+    values.mark(bad | (numbers < 0), _ID + hint, faults)
     return numbers.astype(np.int64, copy=False)
 
 
@@ -92,7 +95,7 @@ def read_weights(values: Values, lengths: Int64, faults: Faults) -> Float32:
     faults.mark(
         at,
         lambda k: mismatch(
-            values.name, f"{lengths[at[k]]} weights, as many as ids", int(values.lengths[at[k]])
+            values.name, f"{lengths[at[k]]} weights, as many as ids", str(values.lengths[at[k]])
         ),
     )
     weights = np.ones(int(lengths.sum()), np.float32)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from fourfold.runtime.data.batch import Batch, Float32, Int64, Schema, offsets_of
-from fourfold.runtime.data.faults import Faults, mismatch
+from fourfold.runtime.data.faults import Faults, mismatch, quote
 from fourfold.runtime.data.fields import (
     FRONT,
     MAX_DIGITS,
@@ -91,7 +91,7 @@ def _cut(buffer: Bytes, faults: Faults) -> tuple[Int64, Int64]:
     wrong = np.flatnonzero(counts != _FIELDS)
     if len(wrong):
         faults.mark(
-            wrong, lambda k: mismatch("", f"{_FIELDS} fields between tabs", int(counts[wrong[k]]))
+            wrong, lambda k: mismatch("", f"{_FIELDS} fields between tabs", str(counts[wrong[k]]))
         )
         right = counts == _FIELDS
         spans = np.full((2, len(counts), _FIELDS), FRONT)
@@ -132,5 +132,5 @@ def _parse_dense(buffer: Bytes, starts: Int64, ends: Int64, faults: Faults) -> F
     return np.ascontiguousarray(values.reshape(columns, n).T, dtype=np.float32)
 
 
-def _text(buffer: Bytes, start: int, end: int) -> bytes:
-    return buffer[start:end].tobytes()
+def _text(buffer: Bytes, start: int, end: int) -> str:
+    return quote(buffer[start:end].tobytes())

@@ -29,10 +29,11 @@ class CsvParser:
     def __init__(self, config: DataConfig, mapping: Mapping) -> None:
         self._config = config
         self._mapping = mapping
-        self._header = b""
+        self._header: bytes | None = None
         self._width = 0  # columns of the file
         self._places: dict[str, int] = {}  # of the mapped columns
         if config.columns:
+            self._header = b""
             self._set_columns(config.columns)
 
     def __call__(self, chunk: Chunk) -> tuple[Batch, Faults]:
@@ -78,10 +79,10 @@ class CsvParser:
     def _parse(self, text: memoryview, ends: Int64, lines: Int64, faults: Faults) -> list[pa.Table]:
         """Parse some lines; without those that are marked as malformed for it."""
         table, wrong = self._parse_text(bytes(pick_lines(text, ends, lines)))
-        if table.num_rows + len(wrong) == len(lines):
+        if table.num_rows + len(wrong) == len(lines) + 1:
             at = lines[[line for line, _ in wrong]] if wrong else lines[:0]
-            faults.mark(at, lambda k: mismatch("", f"{self._width} columns", wrong[k][1]))
-            return [table]
+            faults.mark(at, lambda k: mismatch("", f"{self._width} columns", str(wrong[k][1])))
+            return [table.slice(0, table.num_rows - 1)]
         if len(lines) == 1:
             expected = "each quote to be closed in its line"
             faults.mark(lines, lambda _: mismatch("", expected, "an open one"))
@@ -96,8 +97,8 @@ class CsvParser:
     def _parse_text(self, text: bytes) -> tuple[pa.Table, list[tuple[int, int]]]:
         """Parse text; gives the rows, and (line, columns) of lines with a wrong number of columns.
 
-        An open quote swallows line ends and makes rows fewer than lines. A last line of empty
-        values, dropped here, is bait: it is missing if the quote is in the last line of the text.
+        An open quote swallows line ends and makes rows fewer than lines. The text gets one more
+        line, of empty values, as bait: so that there is one also after the last line.
         """
         wrong: list[tuple[int, int]] = []
 
@@ -124,7 +125,7 @@ class CsvParser:
                 strings_can_be_null=True,
             ),
         )
-        return table.slice(0, table.num_rows - 1), wrong
+        return table, wrong
 
     def _nulls(self, rows: int) -> pa.Table:
         column = pa.nulls(rows, pa.binary())

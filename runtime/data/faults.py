@@ -57,14 +57,14 @@ class Faults:
         raise DataError(f"{self.message(where)}; {hint}")
 
 
-def mismatch(column: str, expected: str, got: object) -> str:
+def mismatch(column: str, expected: str, got: str) -> str:
     """Say what is wrong with a value; `column` is empty if it is the row as a whole."""
     place = f", column {column}" if column else ""
-    return f"{place}: expected {expected}, got {shorten(got)}"
+    return f"{place}: expected {expected}, got {got}"
 
 
-def shorten(value: object) -> str:
-    """Quote a value of the input for a message, cut to a readable length."""
+def quote(value: object) -> str:
+    """Show a value of the input in a message, cut to a readable length."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
     if not isinstance(value, str):

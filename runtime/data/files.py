@@ -39,9 +39,11 @@ def find_files(patterns: Sequence[str], key: str) -> tuple[Path, ...]:
         else:
             kind = "no file matches" if glob.has_magic(pattern) else "there is no file or folder"
             raise DataError(f"{key}: {kind} {pattern} (seen from {Path.cwd()})")
-    repeated = next((p for i, p in enumerate(found) if p in found[:i]), None)
-    if repeated is not None:
-        raise DataError(f"{key} names {repeated} twice")
+    seen: set[Path] = set()
+    for path in found:
+        if path in seen:
+            raise DataError(f"{key} names {path} twice")
+        seen.add(path)
     return tuple(found)
 
 

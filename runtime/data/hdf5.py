@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fourfold.runtime.data.batch import Batch, Float32, Int64, Schema, offsets_of, ranges
-from fourfold.runtime.data.faults import Faults, mismatch
+from fourfold.runtime.data.faults import Faults, mismatch, quote
 from fourfold.runtime.data.new_file import NewFile
 from fourfold.runtime.errors import DataError
 
@@ -26,8 +26,8 @@ from fourfold.runtime.errors import DataError
 FORMAT = "fourfold.data"
 VERSION = 1
 
-_CHUNK_ROWS = 4096
-_CHUNK_IDS = 1 << 16
+_CHUNK_ROWS = 1024
+_CHUNK_IDS = 1 << 14
 _CACHE_BYTES = 8 << 20  # of chunks, per dataset
 # The newest file structures: with checksums on the file's own tables too.
 _LIBRARY = ("v110", "v110")
@@ -184,12 +184,16 @@ class Hdf5File:
         """Look for values that no reader would have let through."""
         faults = Faults(batch.size)
         bad = np.flatnonzero((batch.label != 0) & (batch.label != 1))
-        faults.mark(bad, lambda k: mismatch(self.schema.label, "0 or 1", batch.label[bad[k]]))
+        faults.mark(
+            bad, lambda k: mismatch(self.schema.label, "0 or 1", quote(batch.label[bad[k]]))
+        )
         row, column = np.nonzero(~np.isfinite(batch.dense))
         faults.mark(
             row,
             lambda k: mismatch(
-                self.schema.dense[column[k]], "a finite number", batch.dense[row[k], column[k]]
+                self.schema.dense[column[k]],
+                "a finite number",
+                quote(batch.dense[row[k], column[k]]),
             ),
         )
         wrong = batch.ids < 0
@@ -202,7 +206,7 @@ class Hdf5File:
             lambda k: mismatch(
                 self.schema.sparse[feature[k]],
                 "ids in [0, 2^63) with finite weights",
-                batch.ids[at[k]],
+                quote(batch.ids[at[k]]),
             ),
         )
         return faults

@@ -14,6 +14,7 @@ do not depend on the number of shards.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -111,7 +112,7 @@ class Reader:
         self._named = f"data.{key} = {list(getattr(config, key))}"
         self.schema = read_schema(config)
         self.dense_transform = read_dense_transform(config)
-        self._source = _open_source(config, paths, position["source"] if position else None)
+        self._source = self._open(config, paths, position["source"] if position else None)
 
     @property
     def skipped(self) -> int:
@@ -167,23 +168,26 @@ class Reader:
     ) -> None:
         self.close()
 
-
-def _open_source(config: DataConfig, paths: tuple[Path, ...], position: Position | None) -> Source:
-    """Open files at a position."""
-    match config.kind:
-        case "criteo":
-            criteo = CriteoParser(config.list_separator)
-            return TextSource(paths, criteo, config, header=False, position=position)
-        case "csv":
-            csv = CsvParser(config, Mapping(config, typed=False))
-            header = not config.columns
-            return TextSource(paths, csv, config, header=header, position=position)
-        case "parquet":
-            mapping = Mapping(config, typed=True)
-            return RowSource(paths, lambda p: ParquetFile(p, mapping), config, position=position)
-        case "hdf5":
-            layout = _read_layout(paths[0])
-            return RowSource(paths, lambda p: _open_hdf5(p, layout), config, position=position)
+    def _open(
+        self, config: DataConfig, paths: tuple[Path, ...], position: Position | None
+    ) -> Source:
+        """Open files at a position."""
+        match config.kind:
+            case "criteo":
+                criteo = CriteoParser(config.list_separator)
+                return TextSource(paths, criteo, config, header=False, position=position)
+            case "csv":
+                csv = CsvParser(config, Mapping(config, typed=False))
+                header = not config.columns
+                return TextSource(paths, csv, config, header=header, position=position)
+            case "parquet":
+                mapping = Mapping(config, typed=True)
+                parquet = partial(ParquetFile, mapping=mapping)
+                return RowSource(paths, parquet, config, position=position)
+            case "hdf5":
+                transform = self.dense_transform if config.dense_transform == "auto" else None
+                hdf5 = partial(_open_hdf5, schema=self.schema, transform=transform)
+                return RowSource(paths, hdf5, config, position=position)
 
 
 def _read_layout(path: Path) -> tuple[Schema, DenseTransform]:
@@ -192,11 +196,13 @@ def _read_layout(path: Path) -> tuple[Schema, DenseTransform]:
     return file.schema, file.dense_transform
 
 
-def _open_hdf5(path: Path, layout: tuple[Schema, DenseTransform]) -> Hdf5File:
+def _open_hdf5(path: Path, schema: Schema, transform: DenseTransform | None) -> Hdf5File:
+    """Open a file that must have a schema, and a transform if it is the one to go by."""
     file = Hdf5File(path)
-    if (file.schema, file.dense_transform) != layout:
+    if file.schema != schema or transform not in (None, file.dense_transform):
+        file.close()
         raise DataError(
-            f"{path}: expected the columns and dense transform of the first file, {layout}, got "
-            f"{(file.schema, file.dense_transform)}"
+            f"{path}: expected the columns and dense transform of the first file of data.paths, "
+            f"{schema} and {transform}, got {file.schema} and {file.dense_transform}"
         )
     return file

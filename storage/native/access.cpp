@@ -22,7 +22,8 @@ void copy(const RowLayout& layout, const RowView& view, uint32_t slot, char* rec
   };
   part(view.weights(slot), weights);
   part(view.state(slot), state);
-  part(view.tail(slot), layout.tail_stride);
+  part(view.row_state(slot), layout.row_state_stride);
+  part(view.meta(slot), sizeof(Meta));
 }
 
 }  // namespace
@@ -30,7 +31,7 @@ void copy(const RowLayout& layout, const RowView& view, uint32_t slot, char* rec
 size_t Pad::record_bytes(size_t t) const {
   const RowLayout& layout = tiles_.at(t)->layout();
   return size_t{layout.dim} * (bytes_of(layout.dtype) + 4 * layout.element_states) +
-         layout.tail_stride;
+         layout.row_state_stride + sizeof(Meta);
 }
 
 std::vector<int64_t> Pad::positions(size_t t, const int64_t* ids, size_t n) const {

@@ -22,7 +22,7 @@ using Ids = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cp
 using L = Lanes<16>;
 
 template <int D>
-inline void ask(const float* row, bool write) {
+inline __attribute__((always_inline)) void ask(const float* row, bool write) {
   for (int d = 0; d < D; d += 16)
     write ? __builtin_prefetch(row + d, 1, 3) : __builtin_prefetch(row + d, 0, 3);
 }

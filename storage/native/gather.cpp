@@ -30,16 +30,11 @@ struct Gather {
   static constexpr int W = D % 16 == 0 ? 16 : 8;
   using L = Lanes<W>;
 
-  static void ask(const Reading& r, size_t i, size_t bytes) {
+  static FF_INLINE void ask(const Reading& r, size_t i, size_t bytes) {
     if (i >= r.ids_known) return;
     const uint32_t slot = r.slots[i];
     if (D == 0 && slot == Tile::NONE) return;
-    const char* const row = r.rows.weights(slot);
-    if constexpr (D > 0 && D * sizeof(T) % LINE == 0) {
-      for (size_t b = 0; b < D * sizeof(T); b += LINE) __builtin_prefetch(row + b);
-    } else {
-      prefetch<false>(row, bytes);
-    }
+    prefetch<false>(r.rows.weights(slot), bytes);
   }
 
   // The row, or what it would be born as (loops with D = 0 only).
@@ -50,7 +45,8 @@ struct Gather {
     return newborn;
   }
 
-  static void rows(const Reading& r, size_t begin, size_t end, Wire* out) {
+  static void rows(const Reading& reading, size_t begin, size_t end, Wire* out) {
+    const Reading r = reading;  // a copy of its own can stay in registers
     const size_t dim = D > 0 ? D : r.dim, bytes = dim * sizeof(T);
     const size_t ahead = rows_ahead(bytes);
     std::vector<T> newborn(D > 0 ? 0 : dim);
@@ -68,7 +64,8 @@ struct Gather {
     }
   }
 
-  static void bags(const Reading& r, size_t begin, size_t end, Wire* out) {
+  static void bags(const Reading& reading, size_t begin, size_t end, Wire* out) {
+    const Reading r = reading;  // a copy of its own can stay in registers
     const size_t dim = D > 0 ? D : r.dim, bytes = dim * sizeof(T);
     const size_t ahead = rows_ahead(bytes);
     std::vector<T> newborn(D > 0 ? 0 : dim);

@@ -1,4 +1,7 @@
 // Asking for rows before they are needed.
+//
+// Functions that only prefetch have to be inlined by force: GCC 12 takes a function without effects
+// on values for one without effects and drops calls to it.
 #pragma once
 
 #include <cstddef>
@@ -8,9 +11,15 @@ namespace ff {
 
 constexpr size_t LINE = 64;
 
+#define FF_INLINE inline __attribute__((always_inline))
+
 template <bool write>
-inline void prefetch(const char* address, size_t bytes) {
-  // Rows start anywhere in a line when their stride is not a multiple of one.
+FF_INLINE void prefetch(const char* address, size_t bytes) {
+  if (__builtin_constant_p(bytes) && bytes % LINE == 0) {
+    // So is the stride, and rows start on a line.
+    for (size_t at = 0; at < bytes; at += LINE) __builtin_prefetch(address + at, write ? 1 : 0, 3);
+    return;
+  }
   const char* const end = address + bytes;
   const char* line =
       reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(address) & ~(LINE - 1));

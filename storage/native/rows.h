@@ -1,9 +1,9 @@
 // How the rows of a tile lie in a block.
 //
-//   block   | weights of row 0, 1, ...    | element state of row 0, ... | tail of row 0, ... |
-//   tail    | row state (0 or 1 float) | time u16 | score u16 |
+//   | weights of row 0, 1, ... | element state of row 0, 1, ... | row state ... | metadata ... |
 //
-// Weights lie together, so a gather touches the lines of the weights and nothing else. A row
+// Each kind lies together, so that a gather touches the lines of weights and nothing else, and an
+// update the lines of weights and state: many row states (one float) share a line. A row
 // is named by a 32-bit slot: number of the block in the tile << shift | row in the block. Rows per
 // block are whatever fits, not a power of two, so that little is wasted.
 #pragma once
@@ -34,11 +34,11 @@ struct RowLayout {
   uint32_t dim = 0;
   Dtype dtype = Dtype::fp32;
   uint32_t element_states = 0, row_states = 0;
-  uint32_t weight_stride = 0, state_stride = 0, tail_stride = 0;  // bytes
+  uint32_t weight_stride = 0, state_stride = 0, row_state_stride = 0;  // bytes
   size_t block_bytes = 0;
   uint32_t rows = 0;  // per block
   uint32_t shift = 0;
-  size_t state_offset = 0, tail_offset = 0;  // in a block
+  size_t state_offset = 0, row_state_offset = 0, meta_offset = 0;  // in a block
 
   static RowLayout of(uint32_t dim, Dtype dtype, uint32_t element_states, uint32_t row_states) {
     RowLayout layout;
@@ -50,27 +50,33 @@ struct RowLayout {
     layout.state_stride = element_states == 0
                               ? 0
                               : static_cast<uint32_t>(stride_of(size_t{dim} * 4 * element_states));
-    layout.tail_stride = 4 * row_states + static_cast<uint32_t>(sizeof(Meta));
+    layout.row_state_stride = 4 * row_states;
     return layout;
   }
 
-  size_t row_bytes() const { return size_t{weight_stride} + state_stride + tail_stride; }
+  size_t row_bytes() const {
+    return size_t{weight_stride} + state_stride + row_state_stride + sizeof(Meta);
+  }
 
   // Fixes the block size; false if not even one row fits.
   bool divide(size_t bytes) {
     block_bytes = bytes;
     rows = static_cast<uint32_t>(bytes / row_bytes());
-    while (rows > 0 && end(rows) > bytes) --rows;
-    state_offset = align(size_t{rows} * weight_stride);
-    tail_offset = align(state_offset + size_t{rows} * state_stride);
+    while (rows > 0 && place(rows) > bytes) --rows;
+    place(rows);
     shift = rows <= 1 ? 0 : static_cast<uint32_t>(std::bit_width(rows - 1));
     return rows > 0;
   }
 
  private:
   static size_t align(size_t offset) { return (offset + 63) / 64 * 64; }
-  size_t end(size_t n) const {
-    return align(align(n * weight_stride) + n * state_stride) + n * tail_stride;
+
+  // Lays out n rows; returns where they end.
+  size_t place(size_t n) {
+    state_offset = align(n * weight_stride);
+    row_state_offset = align(state_offset + n * state_stride);
+    meta_offset = align(row_state_offset + n * row_state_stride);
+    return meta_offset + n * sizeof(Meta);
   }
 };
 
@@ -78,8 +84,8 @@ struct RowLayout {
 struct RowView {
   char* const* blocks;
   uint32_t shift, mask;
-  uint32_t weight_stride, state_stride, tail_stride;
-  size_t state_offset, tail_offset;
+  uint32_t weight_stride, state_stride, row_state_stride;
+  size_t state_offset, row_state_offset, meta_offset;
 
   char* weights(uint32_t slot) const {
     return blocks[slot >> shift] + size_t{slot & mask} * weight_stride;
@@ -87,8 +93,11 @@ struct RowView {
   char* state(uint32_t slot) const {
     return blocks[slot >> shift] + state_offset + size_t{slot & mask} * state_stride;
   }
-  char* tail(uint32_t slot) const {
-    return blocks[slot >> shift] + tail_offset + size_t{slot & mask} * tail_stride;
+  char* row_state(uint32_t slot) const {
+    return blocks[slot >> shift] + row_state_offset + size_t{slot & mask} * row_state_stride;
+  }
+  char* meta(uint32_t slot) const {
+    return blocks[slot >> shift] + meta_offset + size_t{slot & mask} * sizeof(Meta);
   }
 };
 

@@ -79,9 +79,12 @@ size_t Tile::choose_block(size_t block_limit) const {
 }
 
 RowView Tile::view() const {
-  return {directory(),           layout_.shift,        mask(),
-          layout_.weight_stride, layout_.state_stride, layout_.tail_stride,
-          layout_.state_offset,  layout_.tail_offset};
+  const RowLayout& l = layout_;
+  return {directory(),    l.shift,
+          mask(),         l.weight_stride,
+          l.state_stride, l.row_state_stride,
+          l.state_offset, l.row_state_offset,
+          l.meta_offset};
 }
 
 void Tile::take_block(uint32_t block) {
@@ -110,7 +113,7 @@ void Tile::drop_static(uint64_t position) {
   if (--live_[block] == 0) leave_block(block);
 }
 
-// A dropped row holds the link of its block's chain of free rows in its tail.
+// A dropped row holds the link of its block's chain of free rows in its metadata.
 uint32_t Tile::append() {
   while (!open_.empty()) {
     const uint32_t block = open_.back();
@@ -120,7 +123,7 @@ uint32_t Tile::append() {
       continue;
     }
     const uint32_t slot = block << layout_.shift | row;
-    memcpy(&chain_[block], view().tail(slot), sizeof row);
+    memcpy(&chain_[block], view().meta(slot), sizeof row);
     ++live_[block];
     ++rows_;
     return slot;
@@ -158,7 +161,7 @@ void Tile::drop_dynamic(uint32_t slot) {
     return;
   }
   if (chain_[block] == NONE) open_.push_back(block);
-  memcpy(view().tail(slot), &chain_[block], sizeof row);
+  memcpy(view().meta(slot), &chain_[block], sizeof row);
   chain_[block] = row;
 }
 
@@ -187,7 +190,8 @@ void Tile::bear_weights(uint64_t id, void* weights) const {
 void Tile::bear(uint64_t id, uint32_t slot) const {
   const RowView rows = view();
   bear_weights(id, rows.weights(slot));
-  bear_state(rows.state(slot), rows.tail(slot));
+  bear_state(rows.state(slot), rows.row_state(slot));
+  memset(rows.meta(slot), 0, sizeof(Meta));
 }
 
 void Tile::bear_record(uint64_t id, char* record) const {
@@ -195,16 +199,17 @@ void Tile::bear_record(uint64_t id, char* record) const {
   const size_t state = size_t{spec_.dim} * 4 * layout_.element_states;
   bear_weights(id, record);
   bear_state(record + weights, record + weights + state);
+  memset(record + weights + state + layout_.row_state_stride, 0, sizeof(Meta));
 }
 
 // Accumulators start at `initial`; FTRL's other state, z, starts at 0.
-void Tile::bear_state(char* state, char* tail) const {
+void Tile::bear_state(char* state, char* row_state) const {
   const size_t vector = size_t{spec_.dim} * sizeof(float);
   memset(state, 0, layout_.element_states * vector);
-  memset(tail, 0, layout_.tail_stride);
+  memset(row_state, 0, layout_.row_state_stride);
   const float initial = spec_.optimizer.initial;
   if (initial == 0.0f) return;
-  if (layout_.row_states > 0) memcpy(tail, &initial, sizeof initial);
+  if (layout_.row_states > 0) memcpy(row_state, &initial, sizeof initial);
   if (layout_.element_states == 0) return;
   char* const sums = state + (layout_.element_states - 1) * vector;
   for (size_t at = 0; at < vector; at += sizeof initial)

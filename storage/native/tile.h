@@ -103,7 +103,7 @@ class Tile {
   void take_block(uint32_t block);
   void leave_block(uint32_t block);
   void start_block();
-  void bear_state(char* state, char* tail) const;
+  void bear_state(char* state, char* row_state) const;
   size_t choose_block(size_t block_limit) const;
 
   TileSpec spec_;
@@ -119,7 +119,8 @@ class Tile {
   std::vector<uint32_t> live_;  // born rows in each block
 
   // Dynamic: where new rows go.
-  std::vector<uint32_t> chain_;  // first free row of each block, linked through the tails, or NONE
+  std::vector<uint32_t>
+      chain_;  // first free row of each block, linked through the metadata, or NONE
   std::vector<uint32_t> open_;   // every block with a chain (and perhaps some without)
   std::vector<uint32_t> empty_;  // block numbers without memory
   uint32_t filling_ = NONE;      // the block that has never-used rows

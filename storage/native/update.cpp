@@ -124,25 +124,22 @@ template <class Optimizer, class T, int D>
 struct Update {
   static constexpr int STATES = Optimizer::ELEMENT_STATES;
 
-  static void ask(const Writing& u, size_t group) {
+  static FF_INLINE void ask(const Writing& u, size_t group) {
     if (group >= u.known) return;
     const uint32_t slot = u.slots[group];
     const size_t dim = D > 0 ? D : u.dim;
     prefetch<true>(u.rows.weights(slot), dim * sizeof(T));
     if constexpr (STATES > 0) prefetch<true>(u.rows.state(slot), dim * 4 * STATES);
-    if constexpr (Optimizer::ROW_STATES > 0) __builtin_prefetch(u.rows.tail(slot), 1, 3);
+    if constexpr (Optimizer::ROW_STATES > 0) __builtin_prefetch(u.rows.row_state(slot), 1, 3);
   }
 
   static void row(const Writing& u, const Optimizer& optimizer, size_t group,
                   const float* __restrict gradient) {
     const uint32_t dim = D > 0 ? D : u.dim;
     const uint32_t slot = u.slots[group];
-    float* const tail = reinterpret_cast<float*>(u.rows.tail(slot));
-    float scale;
-    if constexpr (Optimizer::ROW_STATES > 0)
-      scale = optimizer.row(tail, mean_square(gradient, dim));
-    else
-      scale = optimizer.row(tail, 0.0f);
+    float* const row_state = reinterpret_cast<float*>(u.rows.row_state(slot));
+    const float square = Optimizer::ROW_STATES > 0 ? mean_square(gradient, dim) : 0.0f;
+    const float scale = optimizer.row(row_state, square);
     T* const __restrict weights = reinterpret_cast<T*>(u.rows.weights(slot));
     float* const __restrict state = reinterpret_cast<float*>(u.rows.state(slot));
     const uint64_t noise = std::is_same_v<T, float> ? 0 : mix(u.noise ^ u.ids[group]);
@@ -156,7 +153,8 @@ struct Update {
     }
   }
 
-  static void run(const Writing& u, const void* parameters) {
+  static void run(const Writing& writing, const void* parameters) {
+    const Writing u = writing;  // a copy of its own can stay in registers
     const Optimizer optimizer = *static_cast<const Optimizer*>(parameters);
     const size_t dim = D > 0 ? D : u.dim;
     const size_t ahead = rows_ahead(dim * (sizeof(T) + 4 * STATES));

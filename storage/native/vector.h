@@ -54,11 +54,17 @@ struct Lanes {
 
   // In a tree, the halves first.
   static FF_HD float sum(F x) {
-    float lanes[W];
-    memcpy(lanes, &x, sizeof x);
-    for (int half = W / 2; half > 0; half /= 2)
-      for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    return lanes[0];
+    if constexpr (W == 16) {
+      typename LaneTypes<8>::F low, high;
+      memcpy(&low, &x, sizeof low);
+      memcpy(&high, reinterpret_cast<const char*>(&x) + sizeof low, sizeof high);
+      return Lanes<8>::sum(low + high);
+    } else {
+      static_assert(W == 8);
+      x += __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3);
+      x += __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5);
+      return x[0] + x[1];
+    }
   }
 };
 

@@ -7,13 +7,12 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from fourfold.comm.cut import Cut
 from fourfold.comm.errors import PlacementError
 from fourfold.comm.placement import Placement
 from fourfold.comm.tile import Shape, Tile
+from hypothesis import given
+from hypothesis import strategies as st
 
 SHAPES = (Shape("user", 64, 1000), Shape("item", 32, None))
 

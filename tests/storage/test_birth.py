@@ -1,4 +1,4 @@
-"""Rows are born from their key, whatever the placement, the order of arrival or the kind of table."""
+"""Rows are born from their key: placement, order of arrival and kind of table do not matter."""
 
 import numpy as np
 import pytest
@@ -93,7 +93,9 @@ def test_normal_is_the_inverse_of_the_distribution_function() -> None:
 
 
 def test_state_begins_at_zero_or_as_asked() -> None:
-    pad = Pad([spec(optimizer=Adam()), spec(table=4, optimizer=RowWiseAdagrad(initial_accumulator=2.5))])
+    pad = Pad(
+        [spec(optimizer=Adam()), spec(table=4, optimizer=RowWiseAdagrad(initial_accumulator=2.5))]
+    )
     ids = np.arange(10)
     pad.release(pad.plan(SegmentedRequest.of([Segment(0, ids), Segment(1, ids)]), train=True))
     adam, adagrad = (pad.read(t, np.arange(20))[0] for t in (0, 1))

@@ -1,5 +1,7 @@
 """Size-aware key coding."""
 
+from itertools import pairwise
+
 import pytest
 from fourfold.storage import KeyCode, collision_odds, collision_text
 from hypothesis import given
@@ -11,11 +13,9 @@ tables = st.lists(st.one_of(st.none(), st.integers(0, 2**50)), min_size=1, max_s
 @given(tables)
 def test_ranges_are_disjoint_aligned_and_large_enough(rows: list[int | None]) -> None:
     code = KeyCode.of(rows)
-    spans = sorted(
-        (base, base + 2**bits) for base, bits in zip(code.base, code.bits, strict=True)
-    )
+    spans = sorted((base, base + 2**bits) for base, bits in zip(code.base, code.bits, strict=True))
 
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in pairwise(spans))
     assert spans[-1][1] <= 2**64
     for n, base, bits in zip(rows, code.base, code.bits, strict=True):
         assert base % 2**bits == 0

@@ -92,9 +92,7 @@ def step(pad: Pad, ids: np.ndarray, gradient: np.ndarray, t: int) -> None:
 
 @pytest.mark.parametrize(("optimizer", "reference"), CASES)
 @pytest.mark.parametrize("dim", [1, 3, 8, 16, 20, 32, 64, 100, 128, 256, 300])
-def test_formula(
-    optimizer: Optimizer, reference: Callable[..., np.ndarray], dim: int
-) -> None:
+def test_formula(optimizer: Optimizer, reference: Callable[..., np.ndarray], dim: int) -> None:
     rng = np.random.default_rng(dim)
     pad = pad_of(optimizer, dim)
     ids = rng.permutation(40)[:9]

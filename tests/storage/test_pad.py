@@ -44,11 +44,19 @@ def reply_rows(segment: Segment) -> int:
     return len(segment.ids) if segment.lengths is None else len(segment.lengths)
 
 
-def gather(pad: Pad, request: SegmentedRequest, segments: list[Segment], wire: str = "fp32",
-           train: bool = False, ticket: Any = None) -> list[np.ndarray]:
+def gather(
+    pad: Pad,
+    request: SegmentedRequest,
+    segments: list[Segment],
+    wire: str = "fp32",
+    train: bool = False,
+    ticket: Any = None,
+) -> list[np.ndarray]:
     """Reply rows of each segment; memory around them must stay as it was."""
     dims = [pad.specs[s.tile].dim for s in segments]
-    rooms = [np.full((reply_rows(s) + 2, d), 7, WIRES[wire]) for s, d in zip(segments, dims, strict=True)]
+    rooms = [
+        np.full((reply_rows(s) + 2, d), 7, WIRES[wire]) for s, d in zip(segments, dims, strict=True)
+    ]
     own = ticket is None
     ticket = pad.plan(request, train) if own else ticket
     pad.gather(ticket, request.addresses([room[1:-1] for room in rooms]), wire)
@@ -110,6 +118,11 @@ class Model:
             self.rows[tile][position] = self.row(tile, position) - LR * gradient
 
 
+def belongs(spec: RowSpec, id: int) -> bool:
+    at = np.array([id], np.int64)
+    return bool(_native.bucket_of(at, spec.table, spec.buckets, spec.dynamic)[0] == spec.bucket)
+
+
 @st.composite
 def specs(draw: st.DrawFn) -> list[RowSpec]:
     found = []
@@ -131,7 +144,9 @@ def segments(draw: st.DrawFn, of: list[RowSpec]) -> list[Segment]:
     for tile, spec in enumerate(of):
         for _ in range(draw(st.integers(0, 3))):
             if spec.rows is None:
-                ids = st.one_of(st.integers(0, 20), st.integers(0, 2**55))
+                ids = st.one_of(st.integers(0, 30), st.integers(0, 2**55)).filter(
+                    lambda id, spec=spec: belongs(spec, id)
+                )
             else:
                 most = _native.bucket_rows(spec.rows, spec.table, spec.bucket, spec.buckets)
                 if most == 0:
@@ -144,7 +159,9 @@ def segments(draw: st.DrawFn, of: list[RowSpec]) -> list[Segment]:
                 chosen = [draw(ids) for _ in range(sum(counts))]
                 lengths = np.array(counts, np.int32)
                 if draw(st.booleans()):
-                    weights = np.array([draw(st.sampled_from([0.0, 0.5, -2.0])) for _ in chosen], np.float32)
+                    weights = np.array(
+                        [draw(st.sampled_from([0.0, 0.5, -2.0])) for _ in chosen], np.float32
+                    )
             else:
                 chosen = draw(st.lists(ids, max_size=12, unique=True))
             found.append(
@@ -188,11 +205,19 @@ def test_any_request_against_a_dictionary(data: st.DataObject, threads: int, see
         for tile, spec in enumerate(pad.specs):
             rows = model.rows[tile]
             assert pad.tile_rows(tile) == len(rows)
-            seen = {i: r["weights"] for ids, chunk in pad.scan(tile, 5) for i, r in zip(ids.tolist(), chunk, strict=True)}
+            seen = {
+                i: r["weights"]
+                for ids, chunk in pad.scan(tile, 5)
+                for i, r in zip(ids.tolist(), chunk, strict=True)
+            }
             assert set(seen) == {model.true_id(tile, p) for p in rows}
             for position, row in rows.items():
                 np.testing.assert_allclose(
-                    seen[model.true_id(tile, position)], row, rtol=1e-4, atol=1e-4, err_msg=spec.name
+                    seen[model.true_id(tile, position)],
+                    row,
+                    rtol=1e-4,
+                    atol=1e-4,
+                    err_msg=spec.name,
                 )
 
 
@@ -203,8 +228,10 @@ def busy_pad(threads: int, rows: int | None, dtype: str, optimizer: Any, dim: in
     for step in range(1, 4):
         skewed = (rng.zipf(1.2, 60000) % 5000).astype(np.int64)
         lengths = np.full(3000, 20, np.int32)
-        asked = [Segment(0, skewed, lengths, rng.random(60000, np.float32)),
-                 Segment(0, rng.permutation(5000)[:2000])]
+        asked = [
+            Segment(0, skewed, lengths, rng.random(60000, np.float32)),
+            Segment(0, rng.permutation(5000)[:2000]),
+        ]
         request = SegmentedRequest.of(asked)
         ticket = pad.plan(request, True)
         replies = gather(pad, request, asked, ticket=ticket)
@@ -308,10 +335,16 @@ def test_plans_run_ahead_on_another_thread() -> None:
 
     def train(ahead: int) -> np.ndarray:
         rng = np.random.default_rng(2)
-        pad = Pad([spec_of(0, None, 64, optimizer=RowWiseAdagrad()), spec_of(1, 40000, 16)], threads=2)
+        pad = Pad(
+            [spec_of(0, None, 64, optimizer=RowWiseAdagrad()), spec_of(1, 40000, 16)], threads=2
+        )
         batches = [
-            SegmentedRequest.of([Segment(0, rng.permutation(4000 * (b + 1))[:2000]),
-                                 Segment(1, rng.integers(0, 40000, 8000), np.full(400, 20, np.int32))])
+            SegmentedRequest.of(
+                [
+                    Segment(0, rng.permutation(4000 * (b + 1))[:2000]),
+                    Segment(1, rng.integers(0, 40000, 8000), np.full(400, 20, np.int32)),
+                ]
+            )
             for b in range(20)
         ]
         with ThreadPoolExecutor(1) as planner:
@@ -329,7 +362,9 @@ def test_plans_run_ahead_on_another_thread() -> None:
                 pad.update(ticket, batch.addresses(replies), "fp32", 0.01, step)
                 pad.release(ticket)
         ids = np.sort(np.concatenate([ids for ids, _ in pad.scan(0)]))
-        return np.concatenate([pad.weights(0, ids).ravel(), pad.weights(1, np.arange(40000)).ravel()])
+        return np.concatenate(
+            [pad.weights(0, ids).ravel(), pad.weights(1, np.arange(40000)).ravel()]
+        )
 
     expected = train(0)
     for ahead in (1, 3):
@@ -420,10 +455,12 @@ def test_ids_outside_the_table_are_refused() -> None:
 )
 def test_malformed_requests_are_refused(change: dict[str, np.ndarray], message: str) -> None:
     pad = Pad([spec_of(0, 9, 8), spec_of(1, 9, 8)])
-    good = SegmentedRequest.of([
-        Segment(0, np.array([1, 2], np.int64)),
-        Segment(1, np.array([3, 3], np.int64), np.array([1, 1], np.int32)),
-    ])
+    good = SegmentedRequest.of(
+        [
+            Segment(0, np.array([1, 2], np.int64)),
+            Segment(1, np.array([3, 3], np.int64), np.array([1, 1], np.int32)),
+        ]
+    )
     pad.release(pad.plan(good, True))
     with pytest.raises(ValueError, match=message):
         pad.plan(replace(good, **change), True)

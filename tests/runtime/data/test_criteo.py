@@ -35,6 +35,7 @@ def log(tmp_path: Path) -> Path:
 
 MALFORMED = {
     "label 2": (line(label="2"), "column label: expected 0 or 1, got '2'"),
+    "label 10": (line(label="10"), "column label: expected 0 or 1, got '10'"),
     "label -1": (line(label="-1"), "column label: expected 0 or 1, got '-1'"),
     "label nan": (line(label="nan"), "column label: expected 0 or 1, got 'nan'"),
     "no label": (line(label=""), "column label: expected 0 or 1, got ''"),
@@ -92,6 +93,9 @@ def test_first_of_several_faults_is_the_one_named(log: Path):
     log.write_text("\n".join([line(), line(C1="?", label="9"), line(I1="?")]))
     with pytest.raises(DataError, match="line 2, column label"):
         read(log)
+    log.write_text("\n".join([line(), line(C2="?"), line(C1="?"), ""]))
+    with pytest.raises(DataError, match="line 2, column C2"):
+        read(log)
 
 
 def test_counts_and_missing_values(log: Path):
@@ -144,7 +148,7 @@ def test_file_without_line_ends_is_refused(log: Path, monkeypatch):
     monkeypatch.setattr(lines, "BLOCK", 100)
     monkeypatch.setattr(lines, "MAX_LINE", 1000)
     log.write_text(line() + "\n" + "x" * 5000)
-    with pytest.raises(DataError, match=r"log.tsv, line 2: no line end in 11\d\d bytes"):
+    with pytest.raises(DataError, match=r"log.tsv, line 2: no line end in 10\d\d bytes"):
         read(log)
 
 
@@ -184,10 +188,11 @@ class TestGzip:
 
         assert batch.ids[:50].tolist() == list(range(50))
 
-    @pytest.mark.parametrize("cut", [1, 8, 12, 300])
-    def test_truncated(self, cut: int, tmp_path: Path):
+    @pytest.mark.parametrize("share", [0.05, 0.5, 0.97, 0.99])
+    def test_truncated(self, share: float, tmp_path: Path):
         path = tmp_path / "day_0.gz"
-        path.write_bytes(gzip.compress(self.TEXT)[:-cut])
+        data = gzip.compress(self.TEXT)
+        path.write_bytes(data[: int(share * len(data))])
         with pytest.raises(DataError, match=r"day_0.gz: damaged after byte \d+ of its text"):
             read(path, on_error="skip")
 
@@ -196,7 +201,7 @@ class TestGzip:
         data = bytearray(gzip.compress(self.TEXT))
         data[-6] ^= 1  # of the checksum
         path.write_bytes(data)
-        with pytest.raises(DataError, match="day_0.gz: damaged"):
+        with pytest.raises(DataError, match=r"day_0\.gz: damaged"):
             read(path)
 
     def test_not_gzip_at_all(self, tmp_path: Path):

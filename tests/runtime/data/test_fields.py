@@ -43,7 +43,8 @@ def test_decimal(fields: list[str]):
     st.booleans(),
 )
 def test_hex(fields: list[str], upper: bool):
-    data = [(field.upper() if upper else field).encode("latin-1") for field in fields]
+    data = [field.encode("latin-1") for field in fields]
+    data = [field.upper() for field in data] if upper else data
 
     def value(field: bytes) -> int | None:
         if not field:

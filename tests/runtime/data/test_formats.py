@@ -309,9 +309,10 @@ def test_positions_agree_between_shards(data):
 def test_held_out_rows_are_the_others(data):
     config, samples = data
     config = replace(config, holdout=0.2)
-    train = [s for b in global_batches(config, 2, 16) for s in b]
-    held_out = [s for b in global_batches(config, 3, 16, split="eval") for s in b]
+    batches = global_batches(config, 2, 16), global_batches(config, 3, 16, split="eval")
+    train, held_out = ([s for batch in part for s in batch] for part in batches)
 
+    assert {len(batch) for part in batches for batch in part[:-1]} == {16}
     assert sorted(train + held_out) == sorted(samples)
     assert 0.1 * ROWS < len(held_out) < 0.3 * ROWS
     # Not in a pattern: several gaps between held-out rows occur.
@@ -328,6 +329,23 @@ def test_dense_transform_can_be_chosen(data):
 
     np.testing.assert_array_equal(logs, np.log1p(np.maximum(plain.astype(np.float32), 0)))
     assert np.array_equal(expected, logs) or np.array_equal(expected, plain)
+
+
+def test_arrays_are_as_promised(data):
+    """Types and layout, and writable: torch shares their memory."""
+    config, _ = data
+    with open_(config, size=50) as reader:
+        for batch in reader:
+            kinds = {"dense": "f4", "label": "f4", "ids": "i8", "offsets": "i8", "weights": "f4"}
+            for name, kind in kinds.items():
+                array = getattr(batch, name)
+                if array is not None:
+                    assert array.dtype == np.dtype(kind)
+                    assert array.flags.c_contiguous
+                    assert array.flags.writeable
+            assert batch.dense.shape == (batch.size, len(reader.schema.dense))
+            assert batch.offsets.shape == (batch.size * len(reader.schema.sparse) + 1,)
+            assert (batch.weights is not None) == reader.schema.weighted
 
 
 def test_schema_is_known_before_reading(data):

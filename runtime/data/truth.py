@@ -1,0 +1,2 @@
+class Truth: pass
+def find_truth(c): return None

@@ -1,0 +1,152 @@
+"""`fourfold plan` as a person types it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fourfold.comm.errors import PlacementError
+from fourfold.comm.placement import Placement
+from fourfold.comm.tile import Shape
+from fourfold.jobs import plan
+from fourfold.runtime.errors import ConfigError
+from fourfold.runtime.job_file import split_overrides
+
+JOB = """
+[data]
+kind = "csv"
+paths = ["clicks.csv"]
+dense = ["age"]
+sparse = ["user", "item"]
+
+[embedding]
+dim = 16
+
+[[table]]
+name = "user"
+rows = 100000
+
+[[table]]
+name = "item"
+rows = 500
+
+[model]
+bottom = [8]
+top = [8]
+
+[train]
+batch_size = 64
+"""
+
+COMMAND = ("from fourfold.launch.cli import main; import sys; code = main(sys.argv[1:]);"
+           " print('mpi4py.MPI' in sys.modules, file=sys.stderr); sys.exit(code)")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "job.toml").write_text(JOB)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def fourfold(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`fourfold plan job.toml ARGUMENTS`, in this process."""
+
+    def run(*arguments: str) -> str:
+        parser = argparse.ArgumentParser()
+        plan.add_arguments(parser)
+        plain, overrides = split_overrides(arguments)
+        args = parser.parse_args(["job.toml", *plain])
+        args.overrides = overrides
+        assert plan.run(args) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_it_prints_placement_loads_and_stages(fourfold: Callable[..., str]) -> None:
+    text = fourfold("--ranks", "4", "--nodes", "2")
+
+    assert "4 ranks on 2 nodes" in text
+    assert "assumed, one id per feature" in text
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if line}
+    assert lines["user"][1:3] == ["100,000", "16"]
+    assert lines["load"][-1] == "1.00"
+    assert {"gather", "forward", "pool", "dense", "backward", "update", "route"} <= set(lines)
+    assert "predicted step" in text
+
+
+def test_it_looks_at_the_data_if_there_are_any(fourfold: Callable[..., str]) -> None:
+    rows = "".join(f"1,0.5,{i % 50},{i % 7}\n" for i in range(300))
+    Path("clicks.csv").write_text("label,age,user,item\n" + rows)
+
+    assert "measured on the first 192 samples" in fourfold("--ranks", "2")
+
+
+def test_json_and_a_saved_placement_that_is_used_again(fourfold: Callable[..., str]) -> None:
+    save = "placement.toml"
+    found = json.loads(fourfold("--ranks", "3", "--json", "--save", save))
+    again = json.loads(fourfold("--ranks", "3", "--json", f"--placement.path={save}"))
+
+    assert found == again
+    assert [table["name"] for table in found["tables"]] == ["user", "item"]
+    assert sum(found["tier_bytes"]["host"]) >= 100_500 * 72
+    assert found["step_s"] == pytest.approx(sum(found["stages_s"].values()))
+    shapes = (Shape("user", 16, 100_000), Shape("item", 16, 500))
+    Placement.from_toml(Path(save).read_text(), shapes, 3).validate(range(3), range(3))
+    with pytest.raises(PlacementError, match="made for 3 ranks"):
+        fourfold("--ranks", "2", f"--placement.path={save}")
+
+
+def test_any_key_can_be_overridden(fourfold: Callable[..., str]) -> None:
+    found = json.loads(
+        fourfold(
+            *("--ranks", "4", "--json", "--world.dense=1", "--world.embedding=3"),
+            '--placement.tables={ user = { rows = -1 }, item = { ranks = "2" } }',
+        )
+    )
+
+    assert found["embedding"] == "1-3"
+    assert [(t["cut"], t["ranks"]) for t in found["tables"]] == [("row 3", "1-3"), ("whole", "2")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--ranks", "4", "--nodes", "3"), "expected as many ranks on every node"),
+        (("--ranks", "0"), "expected as many ranks on every node"),
+        (("--ranks", "2", "--storage.host_bytes=1MiB"), "embedding ranks would do"),
+        (("--ranks", "2", "--placement.tables={ usr = {} }"), "no such table; nearest: user"),
+        (
+            ("--ranks", "2", "--placement.default={ row = 2 }"),
+            r"nearest valid key: placement\.default\.rows",
+        ),
+    ],
+)
+def test_mistakes_are_named(
+    fourfold: Callable[..., str], arguments: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises((ConfigError, PlacementError), match=message):
+        fourfold(*arguments)
+
+
+def test_no_mpi_and_exit_codes() -> None:
+    """What does not fit is exit code 2 and one message. MPI is not even imported."""
+    for budget, code, message in (("1MiB", 2, "embedding ranks would do"), ("1GiB", 0, "")):
+        arguments = ("plan", "job.toml", "--ranks", "2", f"--storage.host_bytes={budget}")
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", COMMAND, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == code
+        assert message in done.stderr
+        assert done.stderr.endswith("False\n")
