@@ -58,12 +58,14 @@ bench: install
 	@$(RUN) -n $(RANKS) $(BIN)/fourfold bench train
 
 # The cores are compiled apart, and Python sees them through a package made of links. -S leaves out
-# the installed fourfold, which would go first. The leaks that Python itself leaves are not ours.
+# the installed fourfold, which would go first, and with it mpi4py's way to the MPI of .venv. The
+# leaks that Python itself leaves are not ours.
 asan: SANITIZER := address
 ubsan: SANITIZER := undefined
 tsan: SANITIZER := thread
 asan ubsan tsan: install
-	@$(BIN)/cmake -S . -B build/$@ -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	@$(BIN)/cmake -S . -B build/$@ -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 	  -DFOURFOLD_SANITIZE=$(SANITIZER) -DCMAKE_BUILD_TYPE=Debug > build/$@.log
 	@$(BIN)/ninja -C build/$@ > build/$@.log
 	@rm -rf build/$@/imports && mkdir -p build/$@/imports/fourfold
@@ -72,7 +74,7 @@ asan ubsan tsan: install
 	@for layer in storage comm; do cp build/$@/$$layer/_native*.so build/$@/imports/fourfold/$$layer; done
 	@LD_PRELOAD="$$($(CXX) -print-file-name=lib$@.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	  TSAN_OPTIONS=halt_on_error=1 \
+	  TSAN_OPTIONS=halt_on_error=1 LD_LIBRARY_PATH="$(abspath $(VENV))/lib:$$LD_LIBRARY_PATH" \
 	  PYTHONPATH="build/$@/imports:$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')" \
 	  $(BIN)/python -S -P -m pytest -m "not mpi" tests/storage tests/comm
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fourfold.comm.backend import BLOCK, Blocks
 from fourfold.comm.errors import CommError
+from fourfold.comm.reduction import MpiReduction, Reducer
 
 MAX_BLOCKS = 2**31 - 1
 """MPI counts and displacements are C ints in every library that is older than MPI 4."""
@@ -41,13 +42,10 @@ class MpiBackend:
         self.can_overlap = MPI.Query_thread() == MPI.THREAD_MULTIPLE
         self._route = world.Dup()
         self._step = world.Dup()
-        dense = dense_ranks is None or self.rank in dense_ranks
-        self._dense = world.Split(0 if dense else MPI.UNDEFINED, self.rank)
-        for comm in (self._route, self._step, self._dense):
-            if comm != MPI.COMM_NULL:
-                comm.Set_errhandler(MPI.ERRORS_RETURN)
+        for comm in (self._route, self._step):
+            comm.Set_errhandler(MPI.ERRORS_RETURN)
         self._block = MPI.BYTE.Create_contiguous(BLOCK).Commit()
-        self._reductions: list[MpiReduction] = []
+        self._reducer = _reducer_of(world, dense_ranks)
 
     def route(self, sent: Blocks, got: Blocks) -> None:
         """Exchange blocks on the route channel, sleeping while it waits. See Backend."""
@@ -78,29 +76,21 @@ class MpiBackend:
                 f"all-reduce: expected a contiguous float32 array, got {array.dtype}"
                 f" with strides {array.strides}"
             )
-        if self._dense == MPI.COMM_NULL:
+        if self._reducer is None:
             raise ValueError(f"all-reduce: rank {self.rank} is not one of the dense ranks")
-        try:
-            request = self._dense.Iallreduce(MPI.IN_PLACE, [array, MPI.FLOAT], MPI.SUM)
-        except MPI.Exception as error:
-            raise _failure("Iallreduce", self.rank, array.nbytes, error) from error
-        reduction = MpiReduction(request, self.rank, array.nbytes)
-        self._reductions = [r for r in self._reductions if not r.done]
-        self._reductions.append(reduction)
-        return reduction
+        return self._reducer.start(array)
 
     def progress(self) -> None:
         """Drive the all-reduces that are under way."""
-        for reduction in self._reductions:
-            reduction.test()
+        if self._reducer is not None:
+            self._reducer.progress()
 
     def close(self) -> None:
         """Free the channels. Collective over the world."""
-        for reduction in self._reductions:
-            reduction.wait()
-        for comm in (self._route, self._step, self._dense):
-            if comm != MPI.COMM_NULL:
-                comm.Free()
+        if self._reducer is not None:
+            self._reducer.close()
+        self._route.Free()
+        self._step.Free()
         self._block.Free()
 
     def __enter__(self) -> Self:
@@ -130,41 +120,21 @@ class MpiBackend:
                 )
 
     def _failure(self, op: str, sent: Blocks, error: MPI.Exception) -> CommError:
-        return _failure(op, self.rank, int(sent.counts.sum()) * BLOCK, error)
+        num_bytes = int(sent.counts.sum()) * BLOCK
+        return CommError(
+            f"rank {self.rank}: {op} with all ranks failed after {num_bytes:,} bytes were handed"
+            f" to it: {error.Get_error_string()}",
+            op=op,
+            num_bytes=num_bytes,
+        )
 
 
-class MpiReduction:
-    """A non-blocking all-reduce. See Reduction in fourfold.comm.backend."""
-
-    def __init__(self, request: MPI.Request, rank: int, num_bytes: int) -> None:
-        self._request = request
-        self._rank = rank
-        self._num_bytes = num_bytes
-
-    @property
-    def done(self) -> bool:
-        """Whether it is known to have ended."""
-        return self._request == MPI.REQUEST_NULL
-
-    def test(self) -> bool:
-        """Drive it a little; True once the sums are in the array."""
-        try:
-            return bool(self._request.Test())
-        except MPI.Exception as error:
-            raise _failure("Iallreduce", self._rank, self._num_bytes, error) from error
-
-    def wait(self) -> None:
-        """Return when the sums are in the array."""
-        try:
-            self._request.Wait()
-        except MPI.Exception as error:
-            raise _failure("Iallreduce", self._rank, self._num_bytes, error) from error
-
-
-def _failure(op: str, rank: int, num_bytes: int, error: MPI.Exception) -> CommError:
-    return CommError(
-        f"rank {rank}: {op} with all ranks failed after {num_bytes:,} bytes were handed to it:"
-        f" {error.Get_error_string()}",
-        op=op,
-        num_bytes=num_bytes,
-    )
+def _reducer_of(world: MPI.Comm, dense_ranks: Collection[int] | None) -> Reducer | None:
+    """Make the reducer of the dense ranks; None on other ranks. Collective over `world`."""
+    dense = dense_ranks is None or world.rank in dense_ranks
+    comm = world.Split(0 if dense else MPI.UNDEFINED, world.rank)
+    if comm == MPI.COMM_NULL:
+        return None
+    reducer = Reducer(comm)
+    comm.Free()
+    return reducer

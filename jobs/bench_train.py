@@ -1,14 +1,15 @@
 """`fourfold bench train`: a DLRM step end to end, against the same model without embeddings.
 
-Three things take turns in one run, on the same ranks and threads, so that the machine's mood hits all alike:
+Three things take turns in one run, on the same ranks and threads, so that the machine's mood hits
+all alike:
 
     step        the whole training step: route ahead, gather, exchange, model, exchange, update
     dense       the same model and optimizer with constant vectors in place of embeddings
-    plain       `dense` as PyTorch runs it by default (its own fp32 products, interaction by indexing)
+    plain       `dense` as PyTorch runs it by default: its own fp32 products, dots by indexing
 
-step / dense is what the embeddings cost; step / plain is how the whole step compares with the least that a
-PyTorch system without our dense path could reach. Ids are those of 26 tables with Criteo Kaggle's sizes (the
-largest capped to `--rows` in all), Zipf-distributed.
+step / dense is what the embeddings cost; step / plain is how the whole step compares with the least
+that a PyTorch system without our dense path could reach. Ids are those of 26 tables with Criteo
+Kaggle's sizes (the largest capped to `--rows` in all), Zipf-distributed.
 """
 
 from __future__ import annotations
@@ -57,13 +58,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="of rows")
     parser.add_argument("--wire", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--reply", choices=("auto", "rows", "pooled"), default="auto")
-    parser.add_argument("--dynamic", action="store_true", help="hashed tables instead of static ones")
+    parser.add_argument(
+        "--dynamic", action="store_true", help="hashed tables instead of static ones"
+    )
     parser.add_argument("--autocast", action="store_true", help="dense model in bf16")
     parser.add_argument("--threads", type=int, default=1, help="per rank")
     parser.add_argument("--lookahead", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9, help="turns of each of the three")
     parser.add_argument("--seconds", type=float, default=0.8, help="length of a turn")
-    parser.add_argument("--json", action="store_true", help="print one JSON line instead of a table")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON line instead of a table"
+    )
 
 
 class Cycle:
@@ -105,7 +110,9 @@ class Constant:
     pooled: Tensor
 
 
-def make_batches(args: argparse.Namespace, sizes: list[int], samples: int, rank: int) -> list[Batch]:
+def make_batches(
+    args: argparse.Namespace, sizes: list[int], samples: int, rank: int
+) -> list[Batch]:
     """Draw the batches of one rank."""
     rng = np.random.default_rng(7 + rank)
     batches = []
@@ -133,7 +140,12 @@ def make_trainer(
         for i, rows in enumerate(sizes)
     ]
     embedding = EmbeddingConfig(
-        dim=args.dim, dtype=args.dtype, wire=args.wire, reply=args.reply, init="uniform", init_scale=0.01
+        dim=args.dim,
+        dtype=args.dtype,
+        wire=args.wire,
+        reply=args.reply,
+        init="uniform",
+        init_scale=0.01,
     )
     tables, features = complete_tables(configs, embedding, [c.name for c in configs])
     stats = lookup_stats(features, len(tables), batches)
@@ -173,7 +185,9 @@ def dense_step(
 ) -> Callable[[], None]:
     """Make a training step of `model` without embeddings, its gradients summed over the ranks."""
     parameters = list(model.parameters())
-    buckets = GradientBuckets(parameters, trainer.bags.backend if trainer.bags.comm.size > 1 else None)
+    buckets = GradientBuckets(
+        parameters, trainer.bags.backend if trainer.bags.comm.size > 1 else None
+    )
     optimizer = dense_optimizer(trainer.config, parameters)
     samples = batches.next_batch().size
     width = sum(trainer.bags.pooled_features[1])
@@ -295,9 +309,11 @@ def report(
         print(json.dumps(record))
         return
     print(
-        f"DLRM, {world.size} ranks x {args.threads} threads, batch {args.batch}, 26 tables x {args.dim},"
+        f"DLRM, {world.size} ranks x {args.threads} threads, batch {args.batch},"
+        f" 26 tables x {args.dim},"
         f" {args.rows:,} rows {args.dtype} {'dynamic' if args.dynamic else 'static'},"
-        f" {args.pooling} ids per bag, Zipf {args.alpha}, {'bf16 autocast' if args.autocast else 'fp32'}"
+        f" {args.pooling} ids per bag, Zipf {args.alpha},"
+        f" {'bf16 autocast' if args.autocast else 'fp32'}"
     )
     print(f"{'':10}{'ms (median)':>12}{'best':>9}{'samples/s':>12}{'step is':>9}")
     for name in times:
@@ -306,7 +322,10 @@ def report(
             f"{name:10}{record[f'{name}_ms']:>12}{record[f'{name}_best_ms']:>9}"
             f"{record[f'{name}_samples_per_s']:>12,}{ratio:>9}"
         )
-    print("rank 0, ms per step: " + ", ".join(
-        f"{name} {record[f'{name}_ms']}"
-        for name in ("gather", "forward", "backward", "update", "route", "plan", "starved")
-    ))
+    print(
+        "rank 0, ms per step: "
+        + ", ".join(
+            f"{name} {record[f'{name}_ms']}"
+            for name in ("gather", "forward", "backward", "update", "route", "plan", "starved")
+        )
+    )

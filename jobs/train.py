@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from mpi4py import MPI
 
-from fourfold.comm.route import Feature, LookupStats
-from fourfold.runtime.assembly import create_bags, lookup_stats, table_loads
+from fourfold.runtime.assembly import create_bags
+from fourfold.runtime.blueprint import Blueprint, make_blueprint
 from fourfold.runtime.config import Job, load_job
-from fourfold.runtime.data.reader import Reader, Split, open_reader, read_schema
+from fourfold.runtime.data.hashing import describe_hashing
+from fourfold.runtime.data.reader import Reader, Split, open_reader
 from fourfold.runtime.data.truth import Truth, find_truth
-from fourfold.runtime.load import Workload
 from fourfold.runtime.matmul import keep_freed_memory, use_onednn
 from fourfold.runtime.metrics import Metrics
 from fourfold.runtime.models import build_model
-from fourfold.runtime.planner import Plan, plan_or_load
 from fourfold.runtime.roles import Roles, assign_roles
 from fourfold.runtime.run import RunFolder
-from fourfold.runtime.table import Table, complete_tables
 from fourfold.runtime.toml_text import dump
 from fourfold.runtime.trainer import Trainer
 from fourfold.runtime.units import show_bytes
 from fourfold.runtime.world import World
 
 HELP = "train a job on all ranks of mpirun or srun"
-
-_SAMPLED_BATCHES = 3
-"""Batches read once before the start, to see how many ids and distinct ids each table gets."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,85 +39,60 @@ def run(args: argparse.Namespace) -> int:
     job = load_job(args.job, args.overrides)
     world = World.from_mpi(comm)
     roles = assign_roles(world.size, job.world)
-    schema = read_schema(job.data)
-    tables, features = complete_tables(job.table, job.embedding, schema.sparse)
     torch.set_num_threads(job.train.threads)
     torch.manual_seed(job.run.seed)
     keep_freed_memory()
     onednn = use_onednn()
-    is_dense = world.rank in roles.dense
-    model = build_model(job.model, len(schema.dense), tables, features)
-    stats, samples = measure(job, comm, roles, features, len(tables))
-    workload = Workload(
-        batch_size=job.train.batch_size,
-        wire_bytes=4 if job.embedding.wire == "fp32" else 2,
-        dense_parameters=sum(p.numel() for p in model.parameters()),
-    )
-    plan = plan_or_load(
-        table_loads(tables, features, stats, samples),
-        world,
-        roles,
-        workload,
-        hardware=job.hardware,
-        config=job.placement,
-        budget_bytes=job.storage.budget_bytes,
-    )
+    first = roles.dense[0]  # one rank decides: rounding on another CPU might break a tie otherwise
+    drawn = make_blueprint(job, world, roles) if comm.rank == first else None
+    blueprint: Blueprint = comm.bcast(drawn, root=first)
+    model = None
+    if comm.rank in roles.dense:
+        width = len(blueprint.schema.dense)
+        model = build_model(job.model, width, blueprint.tables, blueprint.features)
     with RunFolder.create(job.run, world, comm) as folder:
         folder.write_config(dump(job))
         folder.write_environment(roles, fp32_products="oneDNN" if onednn else "PyTorch")
-        folder.console.title(f"fourfold train: {world}; {roles}")
-        introduce(folder, tables, plan, model)
+        introduce(folder, job, world, roles, blueprint)
         bags = create_bags(
-            tables,
-            features,
+            blueprint.tables,
+            blueprint.features,
             comm,
             roles,
-            plan.placement,
+            blueprint.plan.placement,
             embedding=job.embedding,
             storage=job.storage,
-            stats=stats,
+            stats=blueprint.stats,
             threads=job.train.threads,
             seed=job.run.seed,
             output_dtype=torch.bfloat16 if job.train.autocast else torch.float32,
         )
-        trainer = Trainer(
-            model if is_dense else None, bags, job.train, embedding_lr=job.embedding.lr
-        )
+        trainer = Trainer(model, bags, job.train, embedding_lr=job.embedding.lr)
         Run(job, comm, roles, folder, trainer).train()
         bags.close()
     return 0
 
 
-def measure(
-    job: Job, comm: MPI.Intracomm, roles: Roles, features: Sequence[Feature], num_tables: int
-) -> tuple[tuple[LookupStats, ...], float]:
-    """Sample the first batches on the first dense rank: lookups per table, and samples of a batch. Collective."""
-    first = roles.dense[0]
-    measured: tuple[tuple[LookupStats, ...], float] | None = None
-    if comm.rank == first:
-        with open_reader(
-            job.data, shard=0, shards=len(roles.dense), batch_size=job.train.batch_size
-        ) as reader:
-            batches = list(itertools.islice(reader, _SAMPLED_BATCHES))
-        samples = sum(batch.size for batch in batches) / len(batches)
-        measured = lookup_stats(features, num_tables, batches), samples
-    found: tuple[tuple[LookupStats, ...], float] = comm.bcast(measured, root=first)
-    return found
-
-
-def introduce(folder: RunFolder, tables: Sequence[Table], plan: Plan, model: torch.nn.Module) -> None:
+def introduce(
+    folder: RunFolder, job: Job, world: World, roles: Roles, blueprint: Blueprint
+) -> None:
     """Say what will be trained and where it lies."""
-    parameters = sum(p.numel() for p in model.parameters())
-    held = plan.prediction.held
+    tables, plan = blueprint.tables, blueprint.plan
     dynamic = sum(table.rows is None for table in tables)
+    held = plan.prediction.held[list(roles.embedding)]
+    folder.console.title(f"fourfold train: {world}; {roles}")
     for line in (
         f"run folder {folder.path}",
-        f"{type(model).__name__}: {parameters:,} dense parameters, {len(tables)} tables"
-        f" ({dynamic} dynamic)",
-        f"expected rows: {show_bytes(int(min(held)))} to {show_bytes(int(max(held)))} per rank",
-        *str(plan.placement).splitlines(),
+        f"{job.model.kind}: {blueprint.workload.dense_parameters:,} dense parameters,"
+        f" {len(tables)} tables"
+        f" ({dynamic} dynamic), lookups {blueprint.lookups}",
+        f"rows take up to {show_bytes(int(held.max()))} on a rank if tables reach their expected"
+        " size",
+        *plan.placement.describe(plan.prediction.table_bytes).splitlines(),
     ):
         folder.console.line(line)
+    if job.data.hashed:
+        folder.console.line(describe_hashing(job.data.hashed))
 
 
 @dataclass
@@ -205,7 +173,9 @@ class Run:
         seconds = (time.perf_counter() - window.start) / window.steps
         stages = trainer.take_stage_seconds()
         sums = self.comm.allreduce(
-            torch.tensor([window.loss, trainer.bags.pad.rows, trainer.bags.pad.bytes]).double().numpy()
+            torch.tensor([window.loss, trainer.bags.pad.rows, trainer.bags.pad.bytes])
+            .double()
+            .numpy()
         )
         loss, rows, num_bytes = sums.tolist()
         step_s = {f"{name}_s": value / window.steps for name, value in stages.items()}
@@ -256,7 +226,8 @@ class Run:
         ]
         if metrics is not None and self.truth is not None:
             lines.append(
-                f"AUC {metrics.auc:.4f}; no model can do better than {self.truth.auc:.4f} on these data;"
+                f"AUC {metrics.auc:.4f}; no model can do better than {self.truth.auc:.4f} on these"
+                " data;"
                 f" log loss {metrics.log_loss:.4f}, at best {self.truth.log_loss:.4f}"
             )
         lines.append(f"run folder: {self.folder.path}")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from fourfold.comm.exchange import Exchange
-from fourfold.comm.mpi import MpiBackend
 from fourfold.comm.placement import Placement
 from fourfold.comm.route import (
     Feature,
@@ -17,9 +16,9 @@ from fourfold.comm.route import (
     choose_replies,
     measure_lookups,
 )
+from fourfold.runtime.cut_config import PlacementConfig
 from fourfold.runtime.data.batch import Batch
 from fourfold.runtime.embedding import EmbeddingBags
-from fourfold.runtime.cut_config import PlacementConfig
 from fourfold.runtime.load import TableLoad, Workload, growth_of
 from fourfold.runtime.planner import plan
 from fourfold.runtime.roles import Roles, RolesConfig, assign_roles
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 _TYPICAL = LookupStats(lookups=1000.0, unique=500.0, bags=1000.0)
-"""What is assumed of tables of which nothing was measured: one id per bag, half of them distinct."""
+"""What is assumed of tables of which nothing was measured: one id per bag, half of them
+distinct."""
 
 
 def create_bags(
@@ -50,9 +50,12 @@ def create_bags(
 ) -> EmbeddingBags:
     """Make the embedding bags of a model over all ranks of `comm`. Collective.
 
-    tables, features: from `complete_tables`. placement: of the tables' shapes, checked against `roles`. stats:
-    measured lookups per table, equal on all ranks; they settle replies left "auto". seed: of the rows.
+    tables, features: from `complete_tables`. placement: of the tables' shapes, checked against
+    `roles`. stats: measured lookups per table, equal on all ranks; they settle replies left "auto".
+    seed: of the rows.
     """
+    from fourfold.comm.mpi import MpiBackend  # starts MPI, which planning does without
+
     embedding = embedding or EmbeddingConfig()
     storage = storage or StorageConfig()
     placement.validate(roles.embedding, roles.dense)
@@ -105,7 +108,8 @@ def embedding_bags(
 ) -> EmbeddingBags:
     """Make the embedding bags of a model of one's own: complete, plan and create. Collective.
 
-    tables: their `features`, one after the other, are the sparse features of the batches, in this order.
+    tables: their `features`, one after the other, are the sparse features of the batches, in this
+    order.
     """
     embedding = embedding or EmbeddingConfig()
     storage = storage or StorageConfig()
@@ -134,9 +138,7 @@ def embedding_bags(
     )
 
 
-def row_specs(
-    tables: Sequence[Table], placement: Placement, rank: int, seed: int
-) -> list[RowSpec]:
+def row_specs(tables: Sequence[Table], placement: Placement, rank: int, seed: int) -> list[RowSpec]:
     """Describe the rows of every tile that `rank` holds, in the placement's order."""
     specs = []
     for tile in placement.held_by(rank):
@@ -190,7 +192,8 @@ def table_loads(
 ) -> list[TableLoad]:
     """Describe the tables to the planner.
 
-    stats: lookups measured over batches of `samples` samples; without them one id per feature and sample.
+    stats: lookups measured over batches of `samples` samples; without them one id per feature and
+    sample.
     """
     loads = []
     for i, table in enumerate(tables):

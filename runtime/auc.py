@@ -67,9 +67,11 @@ class ScoreCounts:
 
     def redistributed(self, comm: MPI.Intracomm) -> ScoreCounts:
         """Swap entries so that the ranks hold ascending ranges of scores. Collective."""
-        offered = self.score[np.linspace(0, len(self.score) - 1, _OFFERED).astype(int)] if len(
-            self.score
-        ) else self.score
+        offered = (
+            self.score[np.linspace(0, len(self.score) - 1, _OFFERED).astype(int)]
+            if len(self.score)
+            else self.score
+        )
         offers = np.sort(np.concatenate(comm.allgather(offered)))
         if len(offers) == 0:
             return self

@@ -1,6 +1,7 @@
 """Embedding bags as one torch module: tables cut over the ranks, looked up and updated together.
 
-Letters: B samples of this rank, W the widths of all pooled features side by side, L ids of one feature.
+Letters: B samples of this rank, W the widths of all pooled features side by side, L ids of one
+feature.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fourfold.comm.exchange import Exchange
-from fourfold.comm.mpi import MpiBackend
 from fourfold.comm.route import Feature
 from fourfold.runtime.pipeline import Prepared
 from fourfold.runtime.roles import Roles
@@ -24,6 +24,8 @@ from fourfold.storage import Pad
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from fourfold.comm.mpi import MpiBackend
 
 
 @dataclass(slots=True)
@@ -88,13 +90,14 @@ class Embeddings:
 class EmbeddingBags(nn.Module):
     """All embedding tables of a model, held by the ranks of a world as the placement says.
 
-    Made by `fourfold.runtime.assembly.create_bags`. tables: all tables of the model. features: sparse features
-    in the order of the data. pad: the rows that this rank holds. exchange, eval_exchange: for training
-    and, on channels of its own, for evaluation in between. backend: the channels of `exchange`. comm: the world.
-    `bags(prepared)` gives the batch's `Embeddings`; `loss.backward()` sends their gradients to the
-    owners; `update(lr)` then applies them in place. All three are collective over the world:
-    a rank without data or without a model calls `serve_forward` and `serve_backward` instead.
-    Rows are not `nn.Parameter`s: they never exist as a tensor on one rank.
+    Made by `fourfold.runtime.assembly.create_bags`. tables: all tables of the model. features:
+    sparse features in the order of the data. pad: the rows that this rank holds. exchange,
+    eval_exchange: for training and, on channels of its own, for evaluation in between. backend: the
+    channels of `exchange`. comm: the world. `bags(prepared)` gives the batch's `Embeddings`;
+    `loss.backward()` sends their gradients to the owners; `update(lr)` then applies them in place.
+    All three are collective over the world: a rank without data or without a model calls
+    `serve_forward` and `serve_backward` instead. Rows are not `nn.Parameter`s: they never exist as
+    a tensor on one rank.
     """
 
     def __init__(
@@ -157,7 +160,8 @@ class EmbeddingBags(nn.Module):
     def update(self, lr: float, step: int) -> None:
         """Apply the gradients of the last backward to the rows that this rank holds, in place.
 
-        lr: learning rate of the rows. step: 1 for the first update (Adam's bias correction counts it).
+        lr: learning rate of the rows. step: 1 for the first update (Adam's bias correction counts
+        it).
         """
         if self._pending is None:
             raise RuntimeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -12,12 +13,13 @@ _BUCKET_BYTES = 1 << 20
 
 
 class GradientBuckets:
-    """Gradients in flat buckets, each summed over the dense ranks as soon as backward has filled it.
+    """Gradients in flat buckets, each summed over the dense ranks as soon as backward has filled
+    it.
 
-    parameters: those of one module, the same on every dense rank. Their `.grad` become views of the buckets, so
-    nothing is copied (as in PyTorch's DistributedDataParallel: Li et al., VLDB 2020, section 3.2). Buckets
-    follow the parameters backwards and start strictly in that order, whatever order
-    gradients arrive in, so that all ranks agree on what is summed with what.
+    parameters: those of one module, the same on every dense rank. Their `.grad` become views of the
+    buckets, so nothing is copied (as in PyTorch's DistributedDataParallel: Li et al., VLDB 2020,
+    section 3.2). Buckets follow the parameters backwards and start strictly in that order, whatever
+    order gradients arrive in, so that all ranks agree on what is summed with what.
     """
 
     def __init__(
@@ -53,7 +55,8 @@ class GradientBuckets:
     def finish(self) -> None:
         """Wait until every gradient is the sum over the dense ranks. Collective over them.
 
-        A parameter that got no gradient here (a rank without samples, a layer not used) counts as zero.
+        A parameter that got no gradient here (a rank without samples, a layer not used) counts as
+        zero.
         """
         self._missing = [0] * len(self._members)
         self._start_full_buckets()

@@ -1,10 +1,11 @@
 """The fast fp32 matrix product of this machine.
 
-PyTorch on a CPU sends fp32 products to MKL, which on some CPUs (AMD with AVX-512, for one) runs at less
-than half of what oneDNN, also inside PyTorch, reaches. oneDNN is only asked when the precision of
-its fp32 products is *allowed* to drop to bf16. On a CPU without matrix tiles (AMX) there is nothing faster to
-drop to, so oneDNN computes in full fp32 all the same; on a CPU with tiles it would round. So the permission
-is given only where a probe shows that the results keep all of fp32's bits.
+PyTorch on a CPU sends fp32 products to MKL, which on some CPUs (AMD with AVX-512, for one) runs at
+less than half of what oneDNN, also inside PyTorch, reaches. oneDNN is only asked when the precision
+of its fp32 products is *allowed* to drop to bf16. On a CPU without matrix tiles (AMX) there is
+nothing faster to drop to, so oneDNN computes in full fp32 all the same; on a CPU with tiles it
+would round. So the permission is given only where a probe shows that the results keep all of fp32's
+bits.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def _keeps_fp32(batch: int, m: int, k: int, n: int) -> bool:
 def keep_freed_memory(threshold_bytes: int = 1 << 30) -> None:
     """Let the C allocator reuse freed blocks below `threshold_bytes` instead of unmapping them.
 
-    A training step frees and takes the same large tensors again and again; each return to the system
-    costs a page fault per 4 KiB on the next use. Without glibc this does nothing.
+    A training step frees and takes the same large tensors again and again; each return to the
+    system costs a page fault per 4 KiB on the next use. Without glibc this does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,4 +1,4 @@
-"""Metrics of predicted clicks over a held-out set, gathered batch by batch and merged over ranks."""
+"""Metrics of predicted clicks: gathered batch by batch, merged over ranks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """How good predictions are; NaN where a figure does not exist, and then `undefined` says why."""
+    """How good predictions are. A figure that does not exist is NaN, and `undefined` says why."""
 
     auc: float
     """Chance that a click is scored above a non-click; exact, ties count half."""
@@ -61,7 +61,7 @@ class Evaluation:
             raise ValueError(f"logits {x.shape} and labels {y.shape}: expected one of each, (B,)")
         if bad := int(np.isnan(x).sum()):
             raise DataError(
-                f"{bad} of {len(x)} predictions are NaN: training diverged; lower the learning rates"
+                f"{bad} of {len(x)} predictions are NaN: training diverged; try lower learning rates"
             )
         if bad := int(((y != 0) & (y != 1)).sum()):
             raise DataError(f"{bad} of {len(y)} labels are neither 0 nor 1")

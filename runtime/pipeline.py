@@ -1,12 +1,13 @@
 """The look-ahead pipeline: read -> route -> plan, ahead of the step that trains.
 
 Two threads and two bounded queues. The reader thread takes batches from the data; the router thread
-carries their ids to the ranks that hold the rows (a collective on a communicator of its own) and lets those
-plan which rows the step will touch. The step finds everything ready.
+carries their ids to the ranks that hold the rows (a collective on a communicator of its own) and
+lets those plan which rows the step will touch. The step finds everything ready.
 
 Routing is collective, so every rank must route the same number of batches, however far ahead its
 own threads run. The training loop, which is in step on all ranks, therefore hands out permits: each
-`next()` lets one more batch be routed. Closing waits for the permits already given and never for more.
+`next()` lets one more batch be routed. Closing waits for the permits already given and never for
+more.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import numpy as np
 from fourfold.comm.exchange import Exchange, Routed
 from fourfold.runtime.data.batch import Batch
 from fourfold.storage import Pad, Ticket
-
 
 _NO_IDS = np.empty(0, np.int64)
 _NO_BAGS = np.zeros(1, np.int64)
@@ -52,7 +52,8 @@ class Prepared:
 
 @dataclass(slots=True)
 class StageSeconds:
-    """Where the pipeline's time went since the last reset: seconds busy, and seconds the step starved."""
+    """Where the pipeline's time went since the last reset: seconds busy, and seconds the step
+    starved."""
 
     read: float = 0.0
     route: float = 0.0
@@ -74,10 +75,11 @@ class _Read:
 class Pipeline:
     """Iterate over prepared batches, `depth` of them in preparation while one trains.
 
-    source: this rank's batches, None on a rank that reads no data. exchange, pad: where ids go and rows
-    live. depth: batches ahead; 0 does everything in line, as is needed where MPI allows no second
-    thread. train: whether ids never seen before get a row. limit: stop after that many batches (the same on
-    every rank). Ends when no rank has data left. Every rank of the world must iterate.
+    source: this rank's batches, None on a rank that reads no data. exchange, pad: where ids go and
+    rows live. depth: batches ahead; 0 does everything in line, as is needed where MPI allows no
+    second thread. train: whether ids never seen before get a row. limit: stop after that many
+    batches (the same on every rank). Ends when no rank has data left. Every rank of the world must
+    iterate.
     """
 
     def __init__(

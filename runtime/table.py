@@ -45,8 +45,9 @@ class EmbeddingConfig:
 
     # These change the speed only.
     reply: Reply = "auto"
-    """What travels back: "rows" (unique rows, the requester pools), "pooled" (sums, the owner pools), or
-    "auto": whichever is fewer bytes in the first batches. Tables without pooling always reply rows."""
+    """What travels back: "rows" (unique rows, the requester pools), "pooled" (sums, the owner
+    pools), or "auto": whichever is fewer bytes in the first batches. Tables without pooling always
+    reply rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +63,8 @@ class TableConfig:
     expected_rows: int = 1_000_000
     """Of a dynamic table, for the planner only."""
     hash_ids: bool = False
-    """Hash ids that do not fit the key of a dynamic table, accepting a small chance of collisions."""
+    """Hash ids that do not fit the key of a dynamic table, accepting a small chance of
+    collisions."""
     dim: int | None = None
     dtype: Dtype | None = None
     pooling: Pooling | None = None
@@ -145,8 +147,8 @@ def complete_tables(
     """Complete all tables and order the features of the data over them.
 
     tables: as the job lists them; features that no table names get a dynamic table of their own.
-    features: the sparse features of the data, in its order. Raises ConfigError for a table named twice, a
-    feature claimed twice, or a table whose feature the data do not have.
+    features: the sparse features of the data, in its order. Raises ConfigError for a table named
+    twice, a feature claimed twice, or a table whose feature the data do not have.
     """
     owner: dict[str, str] = {}
     completed: list[Table] = []
@@ -162,7 +164,8 @@ def complete_tables(
                 )
             if feature in owner:
                 raise ConfigError(
-                    f"feature {feature!r} is claimed by tables {owner[feature]!r} and {table.name!r}"
+                    f"feature {feature!r} is claimed by tables {owner[feature]!r} and"
+                    f" {table.name!r}"
                 )
             owner[feature] = table.name
         completed.append(table)

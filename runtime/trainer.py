@@ -98,11 +98,11 @@ def share_parameters(parameters: Iterable[nn.Parameter], backend: Backend, *, fi
 class Trainer:
     """Train a model and its embedding tables together, one synchronous step at a time.
 
-    model: called as `model(dense (B, num_dense), embeddings) -> (B,)`; None on a rank that only holds rows.
-    bags: the embedding tables. loss: mean over a batch of (outputs (B,), labels (B,)). embedding_lr:
-    learning rate of the rows. Every rank of the world makes one and calls the same methods.
-    The sum of all ranks' gradients is that of one rank with the whole batch, also when ranks hold uneven shares
-    of it or none.
+    model: called as `model(dense (B, num_dense), embeddings) -> (B,)`; None on a rank that only
+    holds rows. bags: the embedding tables. loss: mean over a batch of (outputs (B,), labels (B,)).
+    embedding_lr: learning rate of the rows. Every rank of the world makes one and calls the same
+    methods. The sum of all ranks' gradients is that of one rank with the whole batch, also when
+    ranks hold uneven shares of it or none.
     """
 
     def __init__(
@@ -132,10 +132,11 @@ class Trainer:
             self._optimizer = dense_optimizer(self.config, parameters)
 
     def steps(self, source: Source | None, *, limit: int | None = None) -> Iterator[float]:
-        """Train on this rank's batches until no rank has any left, or `limit` steps; yield each loss.
+        """Train on this rank's batches until no rank has any left, or `limit` steps; yield each
+        loss.
 
-        source: None on a rank that reads no data. The loss is this rank's share of the batch mean: their
-        sum over the ranks is the mean over the whole batch. Collective over the world.
+        source: None on a rank that reads no data. The loss is this rank's share of the batch mean:
+        their sum over the ranks is the mean over the whole batch. Collective over the world.
         """
         depth = self.config.lookahead if self.bags.backend.can_overlap else 0
         self.pipeline = Pipeline(
@@ -202,7 +203,8 @@ class Trainer:
         return batch if self.model is not None and batch is not None and batch.size else None
 
     def _forward_backward(self, prepared: Prepared) -> float:
-        """Leave gradients where the optimizers look for them; return this rank's share of the loss."""
+        """Leave gradients where the optimizers look for them; return this rank's share of the
+        loss."""
         if self.model is not None:
             self._buckets.zero()
         batch = self._own(prepared)
@@ -215,8 +217,8 @@ class Trainer:
         value = share.item()
         if not value < float("inf"):
             raise Error(
-                f"step {self.step_count}: the loss of this rank's {batch.size} samples is {value}: lower the"
-                " learning rates or look for extreme dense features"
+                f"step {self.step_count}: the loss of this rank's {batch.size} samples is {value}:"
+                " lower the learning rates or look for extreme dense features"
             )
         share.backward()  # type: ignore[no-untyped-call]
         return value

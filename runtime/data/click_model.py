@@ -1,19 +1,24 @@
-"""The hidden model that decides who clicks: a factorisation of users and items, plus integers.
+"""The hidden model that decides who clicks: weights of ids, pairs of ids, and integers.
 
-    logit = bias + a * sum_f w_f(id) + b * <sum over user fields v_f(id), sum over item fields
-            v_f(id)> + c * sum_d g_d(integer)
+    logit = bias + a * sum over all fields of w(id)
+                 + b * <sum over `_USER_TASTE` fields of v(id), sum over `_ITEM_TASTE` of v(id)>
+                 + c * sum over the integers of g(x)
 
-An id's weight w and its latent vector v (`LATENT` numbers) are normal, drawn from the id by a
+An id's weight w and its vector v (`_LATENT` numbers) are normal, drawn from the id by a
 counter-based generator, so there is no table of them however many ids there are. Both shrink for
-rare ids by sqrt(rate / (rate + rare)): nobody could learn an id's own effect from a few clicks, so
-the best reachable figures would be out of reach were rare ids to carry as much as common ones. A
-bag of several ids gives the sum of its ids over sqrt(mean length). A missing value has no effect;
-an integer's is tanh of its centred log(1 + x), with negative and missing as zero.
+rare ids, by `rate / (rate + rare)` in variance for w and by its square at `_COMMON` for v: nobody
+could learn an id's own effect from a few clicks, so the best figures would be out of every model's
+reach were rare ids to carry as much as common ones. A bag of several ids has the sum of their
+effects over sqrt(mean length). A missing id has no effect. g is a soft step of log(1 + x), with
+negative and missing integers as zero, different for each field.
 
 a, b, c and bias are solved on a pilot sample of the log: the three parts get their shares of the
-logit's variance, `strength`^2 in total, and the mean click rate is as asked. Every model that sees
-ids and integers can represent this function closely: DLRM's dot products are its second part.
+log odds' variance, `strength`^2 in total, and the mean click rate is as asked. A model that sees
+ids and integers can come as close to this function as it likes: DLRM's dot products are its
+second part.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
@@ -22,22 +27,31 @@ import numpy.typing as npt
 from scipy.special import expit, ndtri
 
 from fourfold.runtime.data.scatter import bits64, mix64
-from fourfold.runtime.data.traffic import BLOCK, Bags, Impressions, Traffic, of_user
+from fourfold.runtime.data.traffic import Bags, Impressions, Traffic
 
-LATENT = 3
+_LATENT = 3
+
+# Fields of the user and of the item whose ids interact. They have few ids or some that everybody
+# meets, so that there are enough clicks on each pair to learn from.
+_USER_TASTE = (4, 12)
+_ITEM_TASTE = (7, 17)
+# Share of its field's lookups at which an id has lost three quarters of its vector's variance.
+_COMMON = 0.02
+
+# Width of an integer's response in units of log(1 + x).
+_WIDTH = 4.0
 
 # The normal law at 2^16 equally likely values: 64 random bits give an id its weight and its vector.
 _NORMAL = ndtri((np.arange(2**16) + 0.5) / 2**16).astype(np.float32)
 _PILOT_BLOCKS = 8
-# Width of an integer's response, in units of log(1 + x).
-_WIDTH = float(__import__('os').environ.get('WID',3.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClickModel:
-    """The hidden model; `solved` gives one whose coefficients fit a log.
+    """The hidden model; `solve` gives one whose coefficients fit a log.
 
-    rare: share of its field's lookups at which an id's effect has lost half of its variance
+    rare: share of its field's lookups at which an id has lost half of its weight's variance
+    hot:  ids per bag of each field, on average
     """
 
     seed: int
@@ -48,44 +62,54 @@ class ClickModel:
 
     def logits(self, seen: Impressions) -> npt.NDArray[np.float64]:
         """True log odds of a click, float64 (n,)."""
-        return self.bias + self.parts(seen) @ np.array(self.coefficients)
+        logits: npt.NDArray[np.float64] = self.bias + self.parts(seen) @ self.coefficients
+        return logits
 
     def parts(self, seen: Impressions) -> npt.NDArray[np.float64]:
         """Give the sums behind a, b and c, before the coefficients, float64 (n, 3)."""
-        total = np.zeros((seen.size, 1 + LATENT))
-        user = np.zeros((seen.size, LATENT))
+        linear = np.zeros(seen.size)
+        user, item = np.zeros((2, seen.size, _LATENT))
         for field, bags in enumerate(seen.sparse):
-            effect = self._effect(field, bags)
-            total += effect
-            if of_user(field):
-                user += effect[:, 1:]
-        item = total[:, 1:] - user
-        linear, pairs = total[:, 0], np.einsum("nk,nk->n", user, item)
+            normal = self._normal(field, bags)
+            weight = normal[:, 0] * np.sqrt(bags.rate / (bags.rate + self.rare))
+            linear += self._pooled(field, bags, weight[:, None])[:, 0]
+            if field in _USER_TASTE or field in _ITEM_TASTE:
+                vector = normal[:, 1:] * (bags.rate / (bags.rate + _COMMON))[:, None]
+                side = user if field in _USER_TASTE else item
+                side += self._pooled(field, bags, vector)
+        pairs = np.einsum("nk,nk->n", user, item)
         return np.stack([linear, pairs, self._integers(seen.dense)], axis=1)
 
-    def _effect(self, field: int, bags: Bags) -> npt.NDArray[np.float32]:
-        """Weight and vector of each bag, float32 (n, 1 + LATENT)."""
+    def _normal(self, field: int, bags: Bags) -> npt.NDArray[np.float32]:
+        """Normal numbers of each id, float32 (L, 1 + _LATENT)."""
         bits = bits64(bags.index.astype(np.uint64), mix64(self.seed) ^ (field + 1))
-        normal = _NORMAL[bits.view(np.uint16).reshape(-1, 1 + LATENT)]
-        normal *= np.sqrt(bags.rate / (bags.rate + np.float32(self.rare)))[:, None]
-        effect = np.zeros((len(bags.lengths), 1 + LATENT), np.float32)
+        normal: npt.NDArray[np.float32] = _NORMAL[bits.view(np.uint16).reshape(-1, 1 + _LATENT)]
+        return normal
+
+    def _pooled(
+        self, field: int, bags: Bags, effects: npt.NDArray[np.floating]
+    ) -> npt.NDArray[np.floating]:
+        """Pool effects of ids (L, k) into bags (n, k)."""
+        pooled = np.zeros((len(bags.lengths), effects.shape[1]))
         filled = bags.lengths > 0
         if self.hot[field] == 1:
-            effect[filled] = normal
-        else:
-            start = np.cumsum(bags.lengths) - bags.lengths
-            effect[filled] = np.add.reduceat(normal, start[filled]) / np.sqrt(self.hot[field])
-        return effect
+            pooled[filled] = effects
+        elif filled.any():
+            first = (np.cumsum(bags.lengths) - bags.lengths)[filled]
+            pooled[filled] = np.add.reduceat(effects, first) / np.sqrt(self.hot[field])
+        return pooled
 
     def _integers(self, dense: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
         """Sum of the integers' effects, float64 (n,)."""
         numbers = np.arange(dense.shape[1], dtype=np.uint64)
-        bits = bits64(numbers, mix64(self.seed)).view(np.uint16).reshape(-1, 4)
+        bits = bits64(numbers, mix64(self.seed)).view(np.uint16).reshape(-1, 1 + _LATENT)
         slope, centre = _NORMAL[bits[:, 0]], 1.5 + _NORMAL[bits[:, 1]] / 2
-        return np.tanh((np.log1p(np.maximum(dense, 0)) - centre) / _WIDTH) @ slope.astype(np.float64)
+        step = np.tanh((np.log1p(np.maximum(dense, 0)) - centre) / _WIDTH)
+        total: npt.NDArray[np.float64] = step @ slope.astype(np.float64)
+        return total
 
 
-def solved(
+def solve(
     model: ClickModel,
     traffic: Traffic,
     *,

@@ -19,6 +19,7 @@ from fourfold.runtime.data.config import DataConfig
 from fourfold.runtime.data.faults import Faults, mismatch
 from fourfold.runtime.data.lines import Chunk, line_ends, pick_lines
 from fourfold.runtime.data.tabular import Mapping
+from fourfold.runtime.errors import DataError
 
 _CR, _LF = b"\r\n"
 
@@ -48,7 +49,10 @@ class CsvParser:
 
     def _read_header(self, chunk: Chunk) -> None:
         text = chunk.header.decode("utf-8", "backslashreplace")
-        names = next(csv.reader([text], delimiter=self._config.delimiter), [])
+        try:
+            names = next(csv.reader([text], delimiter=self._config.delimiter), [])
+        except csv.Error as error:
+            raise DataError(f"{chunk.path}, line 1: not a header line of CSV: {error}") from error
         self._mapping.check(chunk.path, names)
         self._header = chunk.header
         self._set_columns(names)

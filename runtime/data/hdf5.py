@@ -67,6 +67,8 @@ class Hdf5Writer:
         """Add the rows of a batch; its dense values are stored as they are."""
         if not batch.size:
             return
+        arrays = (batch.dense, batch.label, batch.ids, batch.offsets, batch.weights)
+        self._new.require_space(sum(array.nbytes for array in arrays if array is not None))
         self._extend("label", batch.label)
         if self._schema.dense:
             self._extend("dense", batch.dense)
@@ -99,8 +101,13 @@ class Hdf5Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        self._new.discard()
+        try:
+            self._file.close()
+        except (OSError, RuntimeError):
+            if error is None:
+                raise
+        finally:
+            self._new.discard()
 
     def _create(self, name: str, dtype: type[np.generic], chunk: int, width: int = 0) -> None:
         tail = (width,) if width else ()

@@ -30,11 +30,12 @@ def mix64(key: int) -> int:
 
 
 def scattered32(index: npt.NDArray[np.uint32], key: int) -> npt.NDArray[np.uint32]:
-    """Permute [0, 2^32): different indices of one key never share an id.
+    """Scatter indices below 2^31: different indices of one key never share an id, and none is 0.
 
-    The finaliser "lowbias32" (Ellis 2018, hash-prospector), every step of it invertible.
+    The finaliser "lowbias32" (Ellis 2018, hash-prospector), every step of it invertible, and only 0
+    goes to 0. Readers take id 0 for a missing value.
     """
-    x = index + np.uint32(mix64(key) & 0xFFFFFFFF)
+    x = index + np.uint32(1 + mix64(key) % (2**31 - 1))
     x ^= x >> np.uint32(16)
     x *= np.uint32(0x7FEB352D)
     x ^= x >> np.uint32(15)

@@ -14,6 +14,8 @@ Impressions come in blocks of `BLOCK`, each from a random stream of its own, key
 So what impression i shows depends on i and on the settings and on nothing else.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +35,10 @@ _GOLDEN = 0.6180339887498949
 
 # Missing values and the spread of the integer fields: made up, in the manner of the real log, where
 # some fields are always there and others are empty in half of the lines.
-_SPARSE_MISSING = (0.0, 0.0, 0.03, 0.03, 0.0, 0.12, 0.0, 0.0, 0.0, 0.0, 0.0, 0.03, 0.0,
-                   0.0, 0.0, 0.03, 0.0, 0.0, 0.25, 0.25, 0.03, 0.4, 0.0, 0.03, 0.25, 0.25)  # fmt: skip
+_SPARSE_MISSING = (
+    0.0, 0.0, 0.03, 0.03, 0.0, 0.12, 0.0, 0.0, 0.0, 0.0, 0.0, 0.03, 0.0,
+    0.0, 0.0, 0.03, 0.0, 0.0, 0.25, 0.25, 0.03, 0.4, 0.0, 0.03, 0.25, 0.25,
+)  # fmt: skip
 _DENSE_MISSING = (0.4, 0.0, 0.2, 0.2, 0.02, 0.2, 0.04, 0.0, 0.04, 0.4, 0.04, 0.5, 0.2)
 _DENSE_MEDIAN = (1, 3, 6, 4, 2500, 30, 3, 7, 40, 0.5, 1, 0.3, 4)
 _DENSE_SPREAD = (0.8, 0.9, 0.8, 0.6, 0.9, 0.8, 0.8, 0.6, 0.7, 0.4, 0.5, 0.5, 0.7)
@@ -57,6 +61,12 @@ class Bags:
     rate: npt.NDArray[np.float32]
     lengths: npt.NDArray[np.int64]
 
+    def rows(self, start: int, stop: int) -> Bags:
+        """Give impressions [start, stop)."""
+        first, last = int(self.lengths[:start].sum()), int(self.lengths[:stop].sum())
+        some = slice(first, last)
+        return Bags(self.ids[some], self.index[some], self.rate[some], self.lengths[start:stop])
+
 
 @dataclass(frozen=True, slots=True)
 class Impressions:
@@ -74,6 +84,11 @@ class Impressions:
     def size(self) -> int:
         """Number of impressions."""
         return len(self.dense)
+
+    def rows(self, start: int, stop: int) -> Impressions:
+        """Give impressions [start, stop)."""
+        sparse = tuple(bags.rows(start, stop) for bags in self.sparse)
+        return Impressions(self.dense[start:stop], self.present[start:stop], sparse)
 
 
 def of_user(field: int) -> bool:

@@ -20,7 +20,8 @@ class ModelConfig:
     """The `[model]` section."""
 
     kind: Literal["dlrm", "dcn"] = "dlrm"
-    """"dlrm": pairwise dots (Naumov et al. 2019). "dcn": low-rank cross layers (Wang et al. 2021)."""
+    """"dlrm": pairwise dots (Naumov et al. 2019). "dcn": low-rank cross layers (Wang et al.
+    2021)."""
     bottom: tuple[int, ...] = (512, 256)
     """Hidden sizes of the bottom MLP; it ends in the embedding dim."""
     top: tuple[int, ...] = (512, 256)
@@ -46,8 +47,8 @@ def build_model(
 ) -> nn.Module:
     """Build the model that a job names over its pooled features.
 
-    Raises ConfigError where the model cannot use the tables: no dense feature, a sequence feature, or for
-    "dlrm" tables of unequal dims.
+    Raises ConfigError where the model cannot use the tables: no dense feature, a sequence feature,
+    or for "dlrm" tables of unequal dims.
     """
     if num_dense == 0:
         raise ConfigError(
@@ -56,13 +57,15 @@ def build_model(
     for feature in features:
         if feature.pooling == "none":
             raise ConfigError(
-                f'model "{config.kind}" pools every feature, but {feature.name!r} has pooling "none"'
+                f'model "{config.kind}" pools every feature, but {feature.name!r} has pooling'
+                ' "none"'
             )
     dims = [tables[feature.table].dim for feature in features]
     if config.kind == "dlrm":
         if len(set(dims)) != 1:
             raise ConfigError(
-                f'model "dlrm" needs tables of one dim for its dot products, got {sorted(set(dims))}'
+                'model "dlrm" needs tables of one dim for its dot products, got'
+                f" {sorted(set(dims))}"
             )
         return Dlrm(num_dense, len(features), dims[0], config.bottom, config.top)
     return DcnV2(

@@ -33,8 +33,8 @@ class LowRankCross(nn.Module):
 class DcnV2(nn.Module):
     """Bottom MLP, low-rank cross layers over [bottom, embeddings], top MLP ("stacked" structure).
 
-    num_dense: dense features. pooled_width: width of all pooled features together. dim: width that the bottom
-    MLP ends in.
+    num_dense: dense features. pooled_width: width of all pooled features together. dim: width that
+    the bottom MLP ends in.
     """
 
     def __init__(

@@ -1,4 +1,5 @@
-"""DLRM: Naumov et al., "Deep Learning Recommendation Model for Personalization and Recommendation Systems", 2019."""
+"""DLRM: Naumov et al., "Deep Learning Recommendation Model for Personalization and Recommendation
+Systems", 2019."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from fourfold.runtime.models.mlp import Mlp
 class Dlrm(nn.Module):
     """Bottom MLP on the dense features, pairwise dots with the embeddings, top MLP to one logit.
 
-    num_dense: dense features. num_sparse: pooled features, all `dim` wide. bottom, top: hidden sizes; the
-    bottom MLP ends in `dim`, the top one in 1.
+    num_dense: dense features. num_sparse: pooled features, all `dim` wide. bottom, top: hidden
+    sizes; the bottom MLP ends in `dim`, the top one in 1.
     """
 
     def __init__(

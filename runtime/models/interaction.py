@@ -1,6 +1,7 @@
 """DLRM's dot interaction, as two batched products and no scatter.
 
-Letters: B batch, F feature vectors (one dense, the others embeddings), D their width, P = F (F - 1) / 2 pairs.
+Letters: B batch, F feature vectors (one dense, the others embeddings), D their width, P = F (F - 1)
+/ 2 pairs.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ class PairwiseDots(nn.Module):
     """All pairwise dot products of F vectors: (B, F, D) -> (B, P), P = F (F - 1) / 2.
 
     Pairs are the strict lower triangle, row by row (Naumov et al., "Deep Learning Recommendation
-    Model", 2019, section 2). PyTorch's own backward of the triangle is a scatter; here the gradient of the
-    symmetric matrix is gathered, and one product gives the gradient of all vectors.
+    Model", 2019, section 2). PyTorch's own backward of the triangle is a scatter; here the gradient
+    of the symmetric matrix is gathered, and one product gives the gradient of all vectors.
     """
 
     pairs: Tensor  # (P,) int64: where each pair lies in the flattened F x F matrix

@@ -28,6 +28,16 @@ void copy(const RowLayout& layout, const RowView& view, uint32_t slot, char* rec
 
 }  // namespace
 
+size_t Pad::tile_rows(size_t t) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return tiles_.at(t)->rows();
+}
+
+size_t Pad::tile_bytes(size_t t) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return tiles_.at(t)->bytes();
+}
+
 size_t Pad::record_bytes(size_t t) const {
   const RowLayout& layout = tiles_.at(t)->layout();
   return size_t{layout.dim} * (bytes_of(layout.dtype) + 4 * layout.element_states) +

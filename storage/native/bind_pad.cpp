@@ -193,11 +193,8 @@ void bind_pad(nb::module_& m) {
           },
           "tile"_a, "ids"_a.noconvert())
       .def("ids", &ids_of, "tile"_a)
-      .def(
-          "tile_rows", [](const Pad& pad, size_t tile) { return pad.tile(tile).rows(); }, "tile"_a)
-      .def(
-          "tile_bytes", [](const Pad& pad, size_t tile) { return pad.tile(tile).bytes(); },
-          "tile"_a)
+      .def("tile_rows", &Pad::tile_rows, "tile"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("tile_bytes", &Pad::tile_bytes, "tile"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("record_bytes", &Pad::record_bytes, "tile"_a)
       .def_prop_ro("bytes", [](const Pad& pad) { return pad.pool().held(); })
       .def_prop_ro("huge_pages", [](const Pad& pad) { return pad.pool().huge_pages(); });

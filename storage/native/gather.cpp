@@ -48,7 +48,7 @@ struct Gather {
   static void rows(const Reading& reading, size_t begin, size_t end, Wire* out) {
     const Reading r = reading;  // a copy of its own can stay in registers
     const size_t dim = D > 0 ? D : r.dim, bytes = dim * sizeof(T);
-    const size_t ahead = rows_ahead(bytes);
+    const size_t ahead = rows_ahead(bytes, READ_AHEAD);
     std::vector<T> newborn(D > 0 ? 0 : dim);
     for (size_t i = r.ids_begin + begin; i < r.ids_begin + begin + ahead; ++i) ask(r, i, bytes);
     for (size_t b = begin; b < end; ++b) {
@@ -67,7 +67,7 @@ struct Gather {
   static void bags(const Reading& reading, size_t begin, size_t end, Wire* out) {
     const Reading r = reading;  // a copy of its own can stay in registers
     const size_t dim = D > 0 ? D : r.dim, bytes = dim * sizeof(T);
-    const size_t ahead = rows_ahead(bytes);
+    const size_t ahead = rows_ahead(bytes, READ_AHEAD);
     std::vector<T> newborn(D > 0 ? 0 : dim);
     std::vector<float> sum(D > 0 ? 0 : dim);
     const size_t start = r.offsets[begin];

@@ -36,7 +36,8 @@ class Pad {
   void release(Ticket& ticket);
 
   size_t num_tiles() const { return tiles_.size(); }
-  const Tile& tile(size_t t) const { return *tiles_.at(t); }
+  size_t tile_rows(size_t tile) const;
+  size_t tile_bytes(size_t tile) const;
   const Pool& pool() const { return *pool_; }
   int threads() const { return threads_; }
 

@@ -26,8 +26,8 @@ Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget,
          bool huge_pages)
     : threads_(threads), pool_(std::make_unique<Pool>(budget, huge_pages)), keys_(std::move(keys)) {
   const size_t static_limit = block_limit(budget, 1);
-  const size_t dynamic_limit = std::min(block_limit(budget, std::max<size_t>(1, specs.size())),
-                                        Pool::LARGEST / 2);
+  const size_t dynamic_limit =
+      std::min(block_limit(budget, std::max<size_t>(1, specs.size())), Pool::LARGEST / 2);
   for (TileSpec& spec : specs) {
     size_t plane = 0;
     for (const auto& other : tiles_)

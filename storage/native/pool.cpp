@@ -38,6 +38,11 @@ size_t Pool::in_use() const {
   return in_use_;
 }
 
+bool Pool::huge_pages() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return huge_pages_;
+}
+
 int Pool::order_of(size_t bytes) { return std::countr_zero(bytes) - std::countr_zero(SMALLEST); }
 
 void Pool::require(size_t bytes, const std::string& owner) const {

@@ -41,9 +41,9 @@ class Pool {
   void refund(size_t bytes);
 
   size_t budget() const { return budget_; }
-  size_t held() const;    // bytes that count against the budget
-  size_t in_use() const;  // of these, bytes in blocks handed out or charged
-  bool huge_pages() const { return huge_pages_; }
+  size_t held() const;      // bytes that count against the budget
+  size_t in_use() const;    // of these, bytes in blocks handed out or charged
+  bool huge_pages() const;  // whether they were asked for and the system took note
 
  private:
   static constexpr int ORDERS = 10;  // 4 KiB << 9 = 2 MiB

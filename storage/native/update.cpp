@@ -20,6 +20,7 @@ struct Gradients {
   const Entry* entries;   // null: a distinct run, gradient row g - first of one segment
   const float* weights;   // of the entries, or null
   const uint32_t* first;  // entry of each group
+  size_t known;           // entries up to here belong to this run
   uint64_t start;         // distinct run: address of gradient row 0
   size_t group_begin;     // distinct run: number of its first group
 };
@@ -28,6 +29,17 @@ template <class Wire>
 const Wire* gradient_row(const Gradients& g, size_t entry) {
   const Entry e = g.entries[entry];
   return reinterpret_cast<const Wire*>(g.addresses[e.segment]) + size_t{e.row} * g.dim;
+}
+
+// Groups follow each other, and so do their entries: rows of gradients to come are asked for by
+// entry. (Those of a distinct run follow each other in memory, which the hardware sees.)
+constexpr size_t ENTRIES_AHEAD = 16;
+
+template <class Wire, int D>
+FF_INLINE void ask_gradient(const Gradients& g, size_t entry) {
+  if (entry >= g.known) return;
+  const size_t dim = D > 0 ? D : g.dim;
+  prefetch<false>(reinterpret_cast<const char*>(gradient_row<Wire>(g, entry)), dim * sizeof(Wire));
 }
 
 // Sum of a group's gradient rows, in order, to `out`.
@@ -40,6 +52,7 @@ void sum_group(const Gradients& g, size_t group, float* out) {
     using L = Lanes<W>;
     typename L::F lanes[D / W] = {};
     for (size_t e = begin; e < end; ++e) {
+      ask_gradient<Wire, D>(g, e + ENTRIES_AHEAD);
       const Wire* const row = gradient_row<Wire>(g, e);
       const float by = weight(e);
 #pragma GCC unroll 32
@@ -50,6 +63,7 @@ void sum_group(const Gradients& g, size_t group, float* out) {
   } else {
     std::fill_n(out, g.dim, 0.0f);
     for (size_t e = begin; e < end; ++e) {
+      ask_gradient<Wire, D>(g, e + ENTRIES_AHEAD);
       const Wire* const row = gradient_row<Wire>(g, e);
       const float by = weight(e);
       for (size_t d = 0; d < g.dim; ++d) out[d] += by * to_float(row[d]);
@@ -69,8 +83,10 @@ const float* gradient_of(const Gradients& g, size_t group, float* space) {
   }
   if constexpr (std::is_same_v<Wire, float>) {
     const size_t begin = g.first[group];
-    if (g.weights == nullptr && g.first[group + 1] == begin + 1)
+    if (g.weights == nullptr && g.first[group + 1] == begin + 1) {
+      ask_gradient<float, D>(g, begin + ENTRIES_AHEAD);
       return gradient_row<float>(g, begin);
+    }
   }
   sum_group<Wire, D>(g, group, space);
   return space;
@@ -157,7 +173,7 @@ struct Update {
     const Writing u = writing;  // a copy of its own can stay in registers
     const Optimizer optimizer = *static_cast<const Optimizer*>(parameters);
     const size_t dim = D > 0 ? D : u.dim;
-    const size_t ahead = rows_ahead(dim * (sizeof(T) + 4 * STATES));
+    const size_t ahead = rows_ahead(dim * (sizeof(T) + 4 * STATES), WRITE_AHEAD);
     std::vector<float> space(dim);
     for (size_t group = u.begin; group < u.begin + ahead; ++group) ask(u, group);
     for (size_t group = u.begin; group < u.end; ++group) {
@@ -243,6 +259,7 @@ void Pad::update(const Ticket& ticket, const uint64_t* addresses, size_t segment
             run.distinct ? nullptr : ticket.entries.data(),
             ticket.entry_weight.empty() ? nullptr : ticket.entry_weight.data(),
             ticket.group_first.data(),
+            run.distinct ? 0 : ticket.group_first[run.group_end],
             addresses[run.segment_begin],
             run.group_begin};
         const bool half = spec.dtype != Dtype::fp32;

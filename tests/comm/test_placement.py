@@ -7,12 +7,13 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fourfold.comm.cut import Cut
 from fourfold.comm.errors import PlacementError
 from fourfold.comm.placement import Placement
 from fourfold.comm.tile import Shape, Tile
-from hypothesis import given
-from hypothesis import strategies as st
 
 SHAPES = (Shape("user", 64, 1000), Shape("item", 32, None))
 
@@ -69,6 +70,13 @@ def test_damage_is_found(placement: Placement, data: st.DataObject) -> None:
         damaged = dataclasses.replace(placement, tiles=tiles)
         with pytest.raises(PlacementError, match="table"):
             damaged.validate(everyone, everyone)
+
+
+def test_any_name_can_be_saved() -> None:
+    shapes = [Shape(name, 4, 1) for name in ("", ".", "a b", '"', "\\", "\n\t\0", "\x7f", "\u00e9")]
+    placement = Placement.of(shapes, [Cut(ranks=(0,))] * len(shapes), 1)
+
+    assert Placement.from_toml(placement.to_toml(), shapes, 1) == placement
 
 
 def test_regular_tables_are_saved_as_grids() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fourfold.comm.cut import Cut, column_bounds, parse_ranks, ranks_text
 from fourfold.comm.errors import PlacementError
 from fourfold.comm.tile import Shape, Tile
-from hypothesis import given
-from hypothesis import strategies as st
 
 TABLE = Shape("user", 64, 1000)
 

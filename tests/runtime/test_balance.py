@@ -90,7 +90,7 @@ def test_close_to_the_best_partition_there_is(seed: int) -> None:
     ours = balance(items)
 
     assert ours is not None
-    assert peak(items, ours) <= 1.02 * best
+    assert peak(items, ours) <= 1.001 * best
 
 
 @pytest.mark.parametrize(("num_items", "num_ranks"), [(26, 4), (26, 8), (100, 8), (400, 32)])
@@ -109,8 +109,8 @@ def test_lognormal_costs(num_items: int, num_ranks: int) -> None:
     dealt_mean, differenced_mean, ours_mean = np.mean(peaks, axis=0)
 
     assert differenced_mean <= dealt_mean * (1 + 1e-4)
-    assert ours_mean <= differenced_mean * (1 + 1e-4)
-    assert ours_mean < 1.02
+    assert ours_mean < differenced_mean
+    assert ours_mean < 1.006
 
 
 def test_memory_decides_where_it_is_tight() -> None:
@@ -121,6 +121,29 @@ def test_memory_decides_where_it_is_tight() -> None:
     assert ours is not None
     assert items.held(ours).tolist() == [6, 6]
     assert balance(items_of([1, 1, 1], 2, sizes=[4, 4, 4], capacity=6)) is None
+
+
+def test_where_memory_is_tight_we_still_beat_greedy() -> None:
+    """Tables of several tiles each, and hardly more memory than they need."""
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        num_ranks, num_groups = int(rng.integers(2, 7)), int(rng.integers(2, 9))
+        cells = rng.integers(1, num_ranks + 1, num_groups)
+        costs, sizes = (np.repeat(rng.lognormal(0, s, num_groups), cells) for s in (1, 1.5))
+        items = items_of(
+            costs.tolist(),
+            num_ranks,
+            sizes=sizes.tolist(),
+            groups=np.repeat(np.arange(num_groups), cells).tolist(),
+            capacity=max(sizes.max(), sizes.sum() / num_ranks * rng.uniform(1, 1.6)),
+        )
+        ours = balance(items)
+        for order in (items.costs, items.sizes):
+            dealt = greedy(items, order)
+            if dealt is not None:
+                assert ours is not None
+                assert items.held(ours).max() <= items.capacity
+                assert peak(items, ours) <= peak(items, dealt) * (1 + 1e-4), seed
 
 
 @given(st.data())

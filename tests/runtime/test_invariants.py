@@ -114,7 +114,12 @@ def test_any_placement_trains_the_model_of_one_rank(roles_name: str, axis: str) 
 @pytest.mark.mpi
 @pytest.mark.parametrize(
     ("wire", "dtype", "tolerance"),
-    [("bf16", "fp32", 3e-2), ("fp16", "fp32", 4e-3), ("fp32", "bf16", 3e-2), ("fp32", "fp16", 4e-3)],
+    [
+        ("bf16", "fp32", 3e-2),
+        ("fp16", "fp32", 4e-3),
+        ("fp32", "bf16", 3e-2),
+        ("fp32", "fp16", 4e-3),
+    ],
 )
 def test_half_types_stay_within_their_precision(wire: str, dtype: str, tolerance: float) -> None:
     comm = MPI.COMM_WORLD

@@ -1,4 +1,5 @@
-"""A small model over every kind of table, and its training on any number of ranks: for the tests."""
+"""A small model over every kind of table, and its training on any number of ranks: for the
+tests."""
 
 from __future__ import annotations
 

@@ -151,13 +151,6 @@ def test_dense_only(log: Path):
     assert batch.offsets.tolist() == [0]
 
 
-def test_one_column_besides_the_label_is_blank_line_safe(log: Path):
-    log.write_text("click\n1\n\n0\n")
-    config = {"columns": (), "dense": (), "sparse": ("click ",), "hashed": (), "lists": ()}
-    with pytest.raises(DataError, match="there is no column 'click '; nearest: 'click'"):
-        read(log, weights={}, **config)
-
-
 @pytest.mark.parametrize(
     ("header", "message"),
     [
@@ -165,6 +158,7 @@ def test_one_column_besides_the_label_is_blank_line_safe(log: Path):
         (HEADER + ",user", "there are 2 columns called 'user'"),
         ("a,b", "there is no column 'click'; it has a, b"),
         ("", "there is no column 'click'"),
+        ("x" * 200_000, "not a header line of CSV: field larger than field limit"),
     ],
 )
 def test_header_must_have_the_mapped_columns(header: str, message: str, log: Path):
@@ -172,7 +166,8 @@ def test_header_must_have_the_mapped_columns(header: str, message: str, log: Pat
     with pytest.raises(DataError) as error:
         read(log)
 
-    assert f"{log}: {message}" in str(error.value)
+    assert str(log) in str(error.value)
+    assert message in str(error.value)
 
 
 def test_header_alone_is_a_file_without_rows(tmp_path: Path):

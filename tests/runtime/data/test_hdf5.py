@@ -1,8 +1,10 @@
 """Fourfold's own files: what is written, and files that were damaged or made by others."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -280,6 +282,13 @@ class TestConvert:
         for name in ("log.h5", "log.parquet"):
             with pytest.raises(DataError, match="line 102"):
                 convert(csv, tmp_path / name)
+
+        assert [p.name for p in tmp_path.iterdir()] == ["log.csv"]
+
+    def test_full_disk_is_named(self, csv, tmp_path: Path, monkeypatch):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        with pytest.raises(DataError, match=r"log\.h5: cannot be written: .*No space left on dev"):
+            convert(csv, tmp_path / "log.h5")
 
         assert [p.name for p in tmp_path.iterdir()] == ["log.csv"]
 

@@ -1,0 +1,96 @@
+"""What a job will build, before any rank builds it: tables, lookups, model size and placement.
+
+`fourfold plan` prints it for ranks that need not exist; `fourfold train` makes it on one rank and
+sends it to the others, so that all of them build the same. Needs no MPI.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fourfold.comm.route import Feature, LookupStats
+from fourfold.runtime.assembly import lookup_stats, table_loads
+from fourfold.runtime.config import Job
+from fourfold.runtime.data.batch import Schema
+from fourfold.runtime.data.reader import open_reader, read_schema
+from fourfold.runtime.errors import DataError
+from fourfold.runtime.load import TableLoad, Workload, growth_of, zipf_distinct
+from fourfold.runtime.models import build_model
+from fourfold.runtime.planner import Plan, plan_or_load
+from fourfold.runtime.roles import Roles
+from fourfold.runtime.table import Table, complete_tables
+from fourfold.runtime.world import World
+
+SAMPLED_BATCHES = 3
+"""Batches read to see how many ids, and how many distinct ones, each table gets."""
+SKEW = 1.05
+"""Zipf exponent of the ids where there are no data to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """A job's tables, what each step asks of them, and where they lie."""
+
+    schema: Schema
+    tables: tuple[Table, ...]
+    features: tuple[Feature, ...]
+    stats: tuple[LookupStats, ...] | None
+    """Lookups measured over whole batches; None without data."""
+    loads: tuple[TableLoad, ...]
+    lookups: str
+    """Where the numbers of lookups come from."""
+    workload: Workload
+    plan: Plan
+
+
+def make_blueprint(job: Job, world: World, roles: Roles) -> Blueprint:
+    """Look at the first batches of a job's data and place its tables. Local.
+
+    Raises ConfigError, DataError and PlacementError for what cannot be.
+    """
+    schema = read_schema(job.data)
+    tables, features = complete_tables(job.table, job.embedding, schema.sparse)
+    with torch.device("meta"):
+        model = build_model(job.model, len(schema.dense), tables, features)
+    workload = Workload(
+        batch_size=job.train.batch_size,
+        wire_bytes=4 if job.embedding.wire == "fp32" else 2,
+        dense_parameters=sum(p.numel() for p in model.parameters()),
+    )
+    stats, loads, lookups = _look_at_data(job, tables, features)
+    plan = plan_or_load(
+        loads,
+        world,
+        roles,
+        workload,
+        hardware=job.hardware,
+        config=job.placement,
+        budget_bytes=job.storage.budget_bytes,
+    )
+    return Blueprint(schema, tables, features, stats, tuple(loads), lookups, workload, plan)
+
+
+def _look_at_data(
+    job: Job, tables: tuple[Table, ...], features: tuple[Feature, ...]
+) -> tuple[tuple[LookupStats, ...] | None, list[TableLoad], str]:
+    """Measure the lookups of each table on the first batches; assume them if there are none."""
+    size = job.train.batch_size
+    try:
+        with open_reader(job.data, shard=0, shards=1, batch_size=size) as reader:
+            batches = list(itertools.islice(reader, SAMPLED_BATCHES))
+    except DataError as error:
+        loads = [
+            dataclasses.replace(load, growth=growth_of(zipf_distinct(n, load.num_rows, SKEW), n))
+            for load in table_loads(tables, features)
+            for n in (size * load.lookups,)
+        ]
+        return None, loads, f"assumed, one id per feature, Zipf {SKEW} (no data: {error})"
+    samples = [batch.size for batch in batches]
+    stats = lookup_stats(features, len(tables), batches)
+    text = f"measured on the first {sum(samples):,} samples"
+    return stats, table_loads(tables, features, stats, float(np.mean(samples))), text

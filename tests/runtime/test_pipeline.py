@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+from training import Case, Shard, tables
+
+from fourfold.comm.cut import Cut
+from fourfold.comm.placement import Placement
+from fourfold.runtime.assembly import create_bags
+from fourfold.runtime.data.batch import Batch
+from fourfold.runtime.embedding import EmbeddingBags
+from fourfold.runtime.pipeline import Pipeline
+from fourfold.runtime.roles import Roles
+from fourfold.runtime.table import EmbeddingConfig, complete_tables
+
+FEATURES = ("a", "b", "c", "d")
+
+
+@pytest.fixture
+def bags():
+    comm = MPI.COMM_WORLD
+    everyone = tuple(range(comm.size))
+    complete, features = complete_tables(tables(Case()), EmbeddingConfig(dim=8), FEATURES)
+    placement = Placement.of(
+        [t.shape for t in complete], [Cut(rows=comm.size, ranks=everyone)] * 3, comm.size
+    )
+    made = create_bags(complete, features, comm, Roles(comm.size, everyone, everyone), placement)
+    yield made
+    made.close()
+
+
+def shard(steps: int = 6) -> Shard:
+    return Shard(Case(), MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size, steps=steps)
+
+
+def pipeline(bags: EmbeddingBags, source, depth: int, limit: int | None = None) -> Pipeline:
+    return Pipeline(source, bags.exchange, bags.pad, depth=depth, limit=limit)
+
+
+def threads_alive() -> set[str]:
+    return {t.name for t in threading.enumerate()} & {"read", "route"}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("depth", [0, 1, 4, 20])
+def test_batches_come_in_order_and_all_of_them(bags: EmbeddingBags, depth: int) -> None:
+    expected = [batch.label for batch in shard()._batches]
+    got = []
+    for prepared in pipeline(bags, shard(), depth):
+        assert prepared.batch is not None
+        got.append(prepared.batch.label)
+        assert prepared.routed.global_batch == 13
+        bags.pad.release(prepared.ticket)
+
+    assert len(got) == len(expected)
+    for mine, theirs in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert not threads_alive()
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("depth", [0, 2, 20])
+def test_a_limit_is_kept_on_every_rank(bags: EmbeddingBags, depth: int) -> None:
+    count = 0
+    for prepared in pipeline(bags, shard(), depth, limit=4):
+        bags.pad.release(prepared.ticket)
+        count += 1
+
+    assert count == 4
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("depth", [1, 3])
+def test_leaving_early_ends_the_threads_on_every_rank(bags: EmbeddingBags, depth: int) -> None:
+    for i, prepared in enumerate(pipeline(bags, shard(), depth)):
+        bags.pad.release(prepared.ticket)
+        if i == 1:
+            break
+
+    assert not threads_alive()
+    for prepared in pipeline(bags, shard(2), depth):  # and the channels are still in step
+        bags.pad.release(prepared.ticket)
+
+
+class Broken:
+    """A source that fails at its third batch."""
+
+    def __init__(self) -> None:
+        self._good = shard()
+        self._given = 0
+
+    def next_batch(self) -> Batch | None:
+        self._given += 1
+        if self._given == 3:
+            raise OSError("disk on fire")
+        return self._good.next_batch()
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_reader_that_fails_fails_the_step_that_needs_its_batch(
+    bags: EmbeddingBags, depth: int
+) -> None:
+    prepared = iter(pipeline(bags, Broken(), depth))
+    bags.pad.release(next(prepared).ticket)
+    bags.pad.release(next(prepared).ticket)
+    with pytest.raises(OSError, match="disk on fire"):
+        next(prepared)
+
+
+@pytest.mark.mpi
+def test_a_rank_without_data_takes_part(bags: EmbeddingBags) -> None:
+    rank, size = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+    source = Shard(Case(), 0, 1) if rank == size - 1 else None
+    count = 0
+    for prepared in pipeline(bags, source, 2):
+        assert (prepared.batch is None) == (source is None)
+        bags.pad.release(prepared.ticket)
+        count += 1
+
+    assert count == 5
