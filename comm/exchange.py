@@ -37,7 +37,9 @@ class Routed:
     batch: int
     """Samples of this rank."""
     global_batch: int
-    """Samples of all ranks; 0 = every rank is out of data."""
+    """Samples of all ranks."""
+    any_live: bool
+    """Whether some rank still has data; its batch may be empty all the same."""
     request: Request
     """What this rank must serve."""
     stats: Traffic
@@ -110,12 +112,14 @@ class Exchange:
         offsets: NDArray[np.int64],
         weights: NDArray[np.float32] | None,
         batch: int,
+        *,
+        live: bool = True,
     ) -> Routed:
         """Send the ids of a batch to their holders, and take in what others ask of this rank.
 
         ids (L,) and weights (L,) are feature-major: bag b of feature f is
-        ids[offsets[f*batch + b] : offsets[f*batch + b + 1]]. A rank without data passes batch 0 and
-        offsets [0]. Weights multiply rows (also of features with pooling "none"); a mean is the
+        ids[offsets[f*batch + b] : offsets[f*batch + b + 1]]. A rank without data passes batch 0,
+        offsets [0] and live False. Weights multiply rows (also of features with pooling "none"); a mean is the
         weighted sum divided by the number of ids.
 
         Collective over the world on the route channel: may run on one background thread while
@@ -124,7 +128,7 @@ class Exchange:
         """
         refusal: Exception | None = None
         try:
-            route = self._router.route(ids, offsets, weights, batch)
+            route = self._router.route(ids, offsets, weights, batch, live)
         except (ValueError, TypeError, MemoryError) as error:
             refusal, route = error, self._router.refuse()
         alone = self._backend.size == 1
@@ -150,7 +154,12 @@ class Exchange:
             )
         self._router.unpack(route)
         return Routed(
-            route.batch, route.global_batch, self._request(route), Traffic(*route.traffic), route
+            route.batch,
+            route.global_batch,
+            route.any_live,
+            self._request(route),
+            Traffic(*route.traffic),
+            route,
         )
 
     def reply(self, routed: Routed) -> NDArray[np.uint64]:

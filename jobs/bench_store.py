@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fourfold.jobs import bench_index
 from fourfold.storage import (
     Pad,
@@ -27,7 +29,6 @@ from fourfold.storage import (
     Uniform,
     _native,
 )
-from numpy.typing import NDArray
 
 HELP = "measure rows and the key index against the machine's limits"
 

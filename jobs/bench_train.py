@@ -20,6 +20,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from fourfold.runtime.load import Workload
 from fourfold.runtime.matmul import keep_freed_memory, use_onednn
 from fourfold.runtime.models.dlrm import Dlrm
 from fourfold.runtime.models.mlp import Mlp
+from fourfold.runtime.pipeline import StageSeconds
 from fourfold.runtime.planner import plan
 from fourfold.runtime.roles import RolesConfig, assign_roles
 from fourfold.runtime.table import EmbeddingConfig, TableConfig, complete_tables
@@ -202,7 +204,7 @@ def dense_step(
             output = model(torch.from_numpy(batch.dense), pooled if plain else Constant(pooled))
         label = torch.from_numpy(batch.label)
         loss = functional.binary_cross_entropy_with_logits(output.float(), label)
-        (loss * (samples / args.batch)).backward()  # type: ignore[no-untyped-call]
+        (loss * (samples / args.batch)).backward()
         buckets.finish()
         optimizer.step()
 
@@ -250,7 +252,7 @@ def run(args: argparse.Namespace) -> int:
     steps = trainer.steps(Cycle(batches))
     without = Dlrm(NUM_DENSE, len(sizes), args.dim, HIDDEN, HIDDEN)
     plain = dense_step(args, trainer, PlainDlrm(model, len(sizes) + 1), Cycle(batches), plain=True)
-    matmul = torch.backends.mkldnn.matmul
+    matmul = cast(Any, torch.backends.mkldnn).matmul
     fast_precision = matmul.fp32_precision
 
     def plain_step() -> None:
@@ -287,6 +289,7 @@ def report(
     }
     steps = trainer.step_count
     stages = trainer.bags.seconds
+    ahead = trainer.pipeline.seconds if trainer.pipeline else StageSeconds()
     record = {
         "bench": "train",
         "ranks": world.size,
@@ -301,9 +304,9 @@ def report(
         "forward_ms": round(stages.forward / steps * 1e3, 3),
         "backward_ms": round(stages.backward / steps * 1e3, 3),
         "update_ms": round(stages.update / steps * 1e3, 3),
-        "route_ms": round(trainer.pipeline.seconds.route / steps * 1e3, 3),
-        "plan_ms": round(trainer.pipeline.seconds.plan / steps * 1e3, 3),
-        "starved_ms": round(trainer.pipeline.seconds.starved / steps * 1e3, 3),
+        "route_ms": round(ahead.route / steps * 1e3, 3),
+        "plan_ms": round(ahead.plan / steps * 1e3, 3),
+        "starved_ms": round(ahead.starved / steps * 1e3, 3),
     }
     if args.json:
         print(json.dumps(record))

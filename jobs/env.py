@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 from fourfold.runtime.environment import describe
-from fourfold.runtime.matmul import use_onednn
 from fourfold.runtime.units import show_bytes
 
 HELP = "Show what was found: versions, MPI, GPUs, HDF5, native cores, and what is missing."
@@ -19,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found, on rank 0."""
+    from fourfold.runtime.matmul import use_onednn  # torch takes seconds to import
+
     found = describe()
     found["launcher"] = None if args.launcher is None else str(args.launcher)
     found["fp32_products"] = "oneDNN" if use_onednn() else "torch's own"

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace generated logs in OUT")
     for name, text in _OPTIONS.items():
         default = getattr(_DEFAULT, name)
-        shown = "" if default is None else f" (default: {default:,})".replace("'", "")
+        shown = "" if default is None else f" (default: {default})"
         kind = float if default is None else type(default)
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=kind, default=default, help=text + shown

@@ -207,7 +207,7 @@ class Run:
         self.folder.metrics.write(
             step=self.trainer.step_count, **{f"eval_{key}": value for key, value in figures.items()}
         )
-        best = {} if self.truth is None else {"best_possible_auc": self.truth.auc}
+        best = {} if self.truth is None else {"best_possible_auc": self.truth.drawn_auc}
         self.folder.console.row(
             eval_at_step=self.trainer.step_count,
             auc=metrics.auc,
@@ -226,9 +226,9 @@ class Run:
         ]
         if metrics is not None and self.truth is not None:
             lines.append(
-                f"AUC {metrics.auc:.4f}; no model can do better than {self.truth.auc:.4f} on these"
-                " data;"
-                f" log loss {metrics.log_loss:.4f}, at best {self.truth.log_loss:.4f}"
+                f"AUC {metrics.auc:.4f}, log loss {metrics.log_loss:.4f}; the true probabilities,"
+                f" which no model can beat, reach {self.truth.drawn_auc:.4f} and"
+                f" {self.truth.drawn_log_loss:.4f}"
             )
         lines.append(f"run folder: {self.folder.path}")
         for line in lines:

@@ -71,10 +71,7 @@ def _run(words: list[str], launcher: Launcher | None) -> int:
         return 0 if words else 2
     name, rest = _split_command(words)
     command = COMMANDS[name]
-    wants_help = bool({"-h", "--help"} & set(rest))
-    if command.mpi and not wants_help:
-        _start_mpi(launcher, optional=name == "env")
-    elif launcher is not None and launcher.size > 1 and not wants_help:
+    if launcher is not None and launcher.size > 1 and not command.mpi:
         raise ConfigError(f"`fourfold {name}` is one process: start it without mpirun or srun")
     module = _load(command.module, name)
     parser = _Parser(prog=f"fourfold {name}", description=module.HELP, allow_abbrev=False)
@@ -87,6 +84,8 @@ def _run(words: list[str], launcher: Launcher | None) -> int:
     if overrides and not hasattr(args, "job"):
         parser.error(f"it takes no job to override with {' '.join(overrides)}")
     args.overrides, args.launcher = overrides, launcher
+    if command.mpi:
+        _start_mpi(launcher, optional=name == "env")
     code: int = module.run(args)
     return code
 

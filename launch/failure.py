@@ -39,8 +39,9 @@ from fourfold.runtime.run import LOGGER
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-TOGETHER_SECONDS = 1.0
-"""How long failing ranks wait for each other."""
+TOGETHER_SECONDS = {1: 1.0, 2: 10.0, 130: 1.0}
+"""How long failing ranks wait for each other, by exit code. A mistake in the job is found by all,
+but one may still be importing what another has imported already."""
 STOP_SECONDS = 5.0
 """How long the launcher may take to stop us before MPI_Abort."""
 LAST_SECONDS = 20.0
@@ -95,11 +96,11 @@ def _fail(error: BaseException) -> int:
     if comm is None or comm.size == 1:
         launcher = detect_launcher(os.environ)
         if launcher is not None and launcher.rank > 0:
-            time.sleep(TOGETHER_SECONDS)  # rank 0 most likely says the same, and that ends us
+            time.sleep(TOGETHER_SECONDS[2])  # rank 0 most likely says the same, which ends us
         _speak(mine.trace, f"fourfold: error: {mine.message}{mine.details}")
         faulthandler.cancel_dump_traceback_later()
         return mine.code
-    if not _all_fail(comm):
+    if not _all_fail(comm, TOGETHER_SECONDS[mine.code]):
         name = f"[rank {comm.rank}/{comm.size} {socket.gethostname()}]"
         _speak(mine.trace, f"{name} {mine.message}{mine.details}")
         _end_world(comm, mine.code)
@@ -131,10 +132,10 @@ def _world() -> MPI.Intracomm | None:
     return MPI.COMM_WORLD if MPI.Is_initialized() and not MPI.Is_finalized() else None
 
 
-def _all_fail(comm: MPI.Intracomm) -> bool:
-    """Say whether every rank came here within TOGETHER_SECONDS."""
+def _all_fail(comm: MPI.Intracomm, seconds: float) -> bool:
+    """Say whether every rank comes here within `seconds`."""
     barrier = comm.Ibarrier()
-    deadline = time.monotonic() + TOGETHER_SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if barrier.Test():
             return True

@@ -67,10 +67,10 @@ def create_bags(
         threads=threads,
         huge_pages=storage.huge_pages,
     )
-    backends = [MpiBackend(comm, dense_ranks=roles.dense) for _ in range(2)]
+    backend, eval_backend = (MpiBackend(comm, dense_ranks=roles.dense) for _ in range(2))
     exchange, eval_exchange = (
         Exchange(
-            backend,
+            channels,
             placement,
             features,
             replies=replies,
@@ -79,7 +79,7 @@ def create_bags(
             hash_ids=[table.hash_ids for table in tables],
             threads=threads,
         )
-        for backend in backends
+        for channels in (backend, eval_backend)
     )
     return EmbeddingBags(
         tables,
@@ -87,7 +87,8 @@ def create_bags(
         pad,
         exchange,
         eval_exchange,
-        *backends,
+        backend,
+        eval_backend,
         comm,
         roles,
         wire=embedding.wire,

@@ -83,7 +83,9 @@ class Embeddings:
 
     def _arrived(self) -> tuple[Tensor, ...]:
         if self._values is None:
-            self._values = _Lookup.apply(self.bags.anchor, self.bags, self.prepared)
+            self._values = _Lookup.apply(  # type: ignore[no-untyped-call]
+                self.bags.anchor, self.bags, self.prepared
+            )
         return self._values
 
 

@@ -146,7 +146,7 @@ def gpu() -> dict[str, Any]:
     except ImportError:
         return found
     if torch.cuda.is_available():
-        found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
+        found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
             found["devices"].append({"name": device.name, "memory_bytes": device.total_memory})

@@ -14,7 +14,6 @@ from fourfold.runtime.errors import ConfigError
 from fourfold.runtime.toml import Flag, Where, build, entry_name, nearest
 from fourfold.runtime.toml_text import show_key
 
-
 T = TypeVar("T")
 
 

@@ -61,7 +61,7 @@ class Evaluation:
             raise ValueError(f"logits {x.shape} and labels {y.shape}: expected one of each, (B,)")
         if bad := int(np.isnan(x).sum()):
             raise DataError(
-                f"{bad} of {len(x)} predictions are NaN: training diverged; try lower learning rates"
+                f"{bad} of {len(x)} predictions are NaN: training diverged, try a lower lr"
             )
         if bad := int(((y != 0) & (y != 1)).sum()):
             raise DataError(f"{bad} of {len(y)} labels are neither 0 nor 1")

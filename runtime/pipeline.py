@@ -203,12 +203,12 @@ class Pipeline:
         start = time.perf_counter()
         batch = read.batch
         if batch is None:
-            routed = self._exchange.route(_NO_IDS, _NO_BAGS, None, 0)
+            routed = self._exchange.route(_NO_IDS, _NO_BAGS, None, 0, live=False)
         else:
             routed = self._exchange.route(batch.ids, batch.offsets, batch.weights, batch.size)
         routed_at = time.perf_counter()
         self.seconds.route += routed_at - start
-        if routed.global_batch == 0:
+        if not routed.any_live:
             return None
         ticket = self._pad.plan(routed.request, self._train)
         self.seconds.plan += time.perf_counter() - routed_at

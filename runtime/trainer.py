@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -37,6 +37,8 @@ class TrainConfig:
     """Learning rate of the dense parameters."""
     warmup_steps: int = 0
     """Steps over which both learning rates rise linearly from zero."""
+    decay: float = 0.0
+    """Last share of `steps` over which both learning rates fall linearly to zero."""
     autocast: bool = False
     """Run the dense model under bf16 autocast."""
     eval_every: int = 0
@@ -67,8 +69,19 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.decay <= 1:
+            raise ConfigError(f"decay must be in [0, 1], got {self.decay}")
+        if self.decay and self.steps is None:
+            raise ConfigError("decay needs steps: it is a share of them")
         if self.lr <= 0:
             raise ConfigError(f"lr must be positive, got {self.lr}")
+
+    def rate(self, step: int) -> float:
+        """Factor of both learning rates at `step`, counted from 1."""
+        factor = min(1.0, step / max(1, self.warmup_steps))
+        if self.decay and self.steps is not None:
+            factor = min(factor, (self.steps - step + 1) / (self.decay * self.steps))
+        return factor
 
 
 def dense_optimizer(
@@ -131,7 +144,7 @@ class Trainer:
             self._buckets = GradientBuckets(parameters, backend)
             self._optimizer = dense_optimizer(self.config, parameters)
 
-    def steps(self, source: Source | None, *, limit: int | None = None) -> Iterator[float]:
+    def steps(self, source: Source | None, *, limit: int | None = None) -> Generator[float]:
         """Train on this rank's batches until no rank has any left, or `limit` steps; yield each
         loss.
 
@@ -149,8 +162,11 @@ class Trainer:
         """Train on one batch and release it. Collective over the world."""
         self.step_count += 1
         self.global_batch = prepared.routed.global_batch
+        if self.global_batch == 0:  # every row of it was malformed: there is nothing to learn
+            self._release(prepared)
+            return 0.0
         share = self._forward_backward(prepared)
-        rate = min(1.0, self.step_count / max(1, self.config.warmup_steps))
+        rate = self.config.rate(self.step_count)
         self.bags.update(self._embedding_lr * rate, self.step_count)
         if self.model is not None:
             start = time.perf_counter()
@@ -220,7 +236,7 @@ class Trainer:
                 f"step {self.step_count}: the loss of this rank's {batch.size} samples is {value}:"
                 " lower the learning rates or look for extreme dense features"
             )
-        share.backward()  # type: ignore[no-untyped-call]
+        share.backward()
         return value
 
     def _predict(self, batch: Batch, prepared: Prepared) -> Tensor:

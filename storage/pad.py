@@ -17,12 +17,13 @@ independent of the number of threads, bit for bit. None of these calls is collec
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fourfold.storage import _native
 from fourfold.storage._native import Ticket
 from fourfold.storage.key import KeyCode
 from fourfold.storage.request import Request
 from fourfold.storage.row import RowSpec, dtype_code
-from numpy.typing import NDArray
 
 
 class Pad:

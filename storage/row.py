@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
 from fourfold.storage import _native
 from fourfold.storage.init import Init
 from fourfold.storage.optimizer import Optimizer

@@ -9,7 +9,7 @@ namespace ff {
 namespace {
 
 // A header, per peer: these words, then (ids, reply rows) for each tile that the peer holds.
-enum HeaderWord : size_t { kFailed, kBatch, kWeighted, kHeaderWords };
+enum HeaderWord : size_t { kFailed, kBatch, kLive, kWeighted, kHeaderWords };
 
 uint64_t header_bytes(size_t tiles) { return (kHeaderWords + 2 * tiles) * sizeof(int64_t); }
 
@@ -75,6 +75,7 @@ void Router::write_header(Route& route, bool failed) const {
         reinterpret_cast<int64_t*>(route.header_sent.data() + headers_sent_.starts[peer] * kBlock);
     word[kFailed] = failed;
     word[kBatch] = route.batch;
+    word[kLive] = route.live;
     word[kWeighted] = route.weighted;
     if (failed) continue;
     word += kHeaderWords;
@@ -122,6 +123,7 @@ void Router::write_messages(Route& route) const {
 
 void Router::accept(Route& route) const {
   route.global_batch = 0;
+  route.any_live = false;
   route.failed_rank = -1;
   route.any_weighted = false;
   std::memcpy(route.header_got.data() + headers_got_.starts[plan_.rank] * kBlock,
@@ -134,6 +136,7 @@ void Router::accept(Route& route) const {
     const int64_t* word = header(route.header_got, headers_got_, peer);
     if (word[kFailed] && route.failed_rank < 0) route.failed_rank = peer;
     route.global_batch += word[kBatch];
+    route.any_live |= word[kLive] != 0;
     route.any_weighted |= word[kWeighted] != 0;
     for (size_t j = 0; j < held; ++j) {
       route.in_ids[peer * held + j] = word[kHeaderWords + 2 * j];

@@ -150,7 +150,8 @@ Outputs outputs_of(const Router& router, const Route& route, const AnyArray& poo
 std::shared_ptr<Route> route_batch(
     Router& router, nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig> ids,
     nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig> offsets,
-    std::optional<nb::ndarray<const float, nb::ndim<1>, nb::c_contig>> weights, int64_t batch) {
+    std::optional<nb::ndarray<const float, nb::ndim<1>, nb::c_contig>> weights, int64_t batch,
+    bool live) {
   const size_t features = router.plan().features.size();
   if (batch < 0 || offsets.shape(0) != features * static_cast<size_t>(batch) + 1)
     throw nb::value_error(("offsets: expected " + std::to_string(features) + " features * " +
@@ -164,7 +165,7 @@ std::shared_ptr<Route> route_batch(
   try {
     nb::gil_scoped_release release;
     return router.route(ids.data(), ids.shape(0), offsets.data(),
-                        weights ? weights->data() : nullptr, batch);
+                        weights ? weights->data() : nullptr, batch, live);
   } catch (const BadBatch& error) {
     throw nb::value_error(error.message.c_str());
   }
@@ -179,6 +180,7 @@ void bind_route(nb::module_& m) {
   nb::class_<Route>(m, "Route")
       .def_ro("batch", &Route::batch)
       .def_ro("global_batch", &Route::global_batch)
+      .def_ro("any_live", &Route::any_live)
       .def_ro("failed_rank", &Route::failed_rank)
       .def_prop_ro(
           "header_sent", [](Self r) { return view(r->header_sent, r); }, kOwned)
@@ -242,7 +244,7 @@ void bind_router(nb::module_& m) {
           "segment_replies", [](const Router& r) { return copy(r.segment_replies()); }, kOwned)
       .def_prop_ro("output_dim", [](const Router& r) { return r.plan().output_dim; })
       .def("route", &route_batch, "ids"_a.noconvert(), "offsets"_a.noconvert(),
-           "weights"_a.noconvert().none(), "batch"_a)
+           "weights"_a.noconvert().none(), "batch"_a, "live"_a = true)
       .def("refuse", &Router::refuse)
       .def("accept", &Router::accept, "route"_a)
       .def("unpack", &Router::unpack, "route"_a, nb::call_guard<nb::gil_scoped_release>())

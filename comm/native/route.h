@@ -65,6 +65,8 @@ struct Traffic {
 
 struct Route {
   int64_t batch = 0, global_batch = 0;
+  bool live = false;      // this rank has data: this batch, though it may be empty, and maybe more
+  bool any_live = false;  // after accept(): some rank has data
   bool weighted = false;     // this rank's batch has per-sample weights
   int32_t failed_rank = -1;  // after accept(): the lowest rank whose batch was refused
   std::vector<TableRoute> tables;
@@ -111,7 +113,7 @@ class Router {
   // holder. ids (L,), offsets (features * batch + 1,), weights (L,) or null.
   // Throws BadBatch. One thread at a time may route.
   std::shared_ptr<Route> route(const int64_t* ids, size_t num_ids, const int64_t* offsets,
-                               const float* weights, int64_t batch);
+                               const float* weights, int64_t batch, bool live);
   // The route of a rank whose batch cannot be routed: its header tells the others.
   std::shared_ptr<Route> refuse();
   // Reads header_got: sizes of the coming messages and of the step's buffers.

@@ -50,12 +50,13 @@ std::shared_ptr<Route> Router::acquire() {
 }
 
 std::shared_ptr<Route> Router::route(const int64_t* ids, size_t num_ids, const int64_t* offsets,
-                                     const float* weights, int64_t batch) {
+                                     const float* weights, int64_t batch, bool live) {
   const Bags bags{ids, offsets, weights, batch};
   check_bags(bags, plan_.features.size(), num_ids);
   for (uint32_t f = 0; f < plan_.features.size(); ++f) check_ids(plan_, f, bags);
   const std::shared_ptr<Route> route = acquire();
   route->batch = batch;
+  route->live = live;
   route->weighted = weights != nullptr;
   route->tables.resize(plan_.tables.size());
   std::atomic<uint32_t> next{0};
@@ -73,6 +74,7 @@ std::shared_ptr<Route> Router::route(const int64_t* ids, size_t num_ids, const i
 std::shared_ptr<Route> Router::refuse() {
   const std::shared_ptr<Route> route = acquire();
   route->batch = 0;
+  route->live = false;
   route->weighted = false;
   write_header(*route, true);
   return route;

@@ -40,7 +40,9 @@ class PairwiseDots(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Map (B, F, D) to (B, P)."""
-        dots: Tensor = _PairwiseDots.apply(vectors, self.pairs, self.mirror)
+        dots: Tensor = _PairwiseDots.apply(  # type: ignore[no-untyped-call]
+            vectors, self.pairs, self.mirror
+        )
         return dots
 
 

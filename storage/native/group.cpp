@@ -10,14 +10,16 @@ namespace ff {
 namespace {
 
 constexpr int DIGIT = 11;  // bits: 2048 counters of 4 bytes fit the first-level cache
+constexpr size_t WORTH_DIGITS = 512;
 constexpr size_t WORTH_SPLITTING = 16384;
 
 // What one thread sorts: the ids of a run whose slots lie in [low, high).
 struct Unit {
   Run* run;
   uint64_t low, high;
-  size_t begin = 0, end = 0;  // its part of the sorted array
-  size_t groups = 0;
+  bool first_of_run;
+  size_t begin = 0, end = 0;  // its part of the sorted items
+  size_t groups = 0, first_group = 0;
 };
 
 // Slot in the high half, number of the id in the request in the low half.
@@ -25,6 +27,7 @@ using Item = uint64_t;
 
 // Stable sort by slot; `items` and `other` have n places; the result is in `items`.
 void sort_by_slot(Item* items, Item* other, size_t n) {
+  if (n < WORTH_DIGITS) return std::sort(items, items + n);  // no two items are equal
   uint32_t any = 0;
   for (size_t i = 0; i < n; ++i) any |= static_cast<uint32_t>(items[i] >> 32);
   Item *from = items, *to = other;
@@ -56,7 +59,8 @@ void split(Run& run, const std::vector<uint32_t>& slots, int threads, std::vecto
     }
   }
   cuts.push_back(uint64_t{1} << 32);
-  for (size_t u = 0; u + 1 < cuts.size(); ++u) units.push_back({&run, cuts[u], cuts[u + 1]});
+  for (size_t u = 0; u + 1 < cuts.size(); ++u)
+    units.push_back({&run, cuts[u], cuts[u + 1], u == 0});
 }
 
 struct Grouping {
@@ -79,7 +83,8 @@ struct Grouping {
     for (size_t i = 1; i < count; ++i) unit.groups += out[i] >> 32 != out[i - 1] >> 32;
   }
 
-  void write(const Unit& unit, size_t group, bool needs_id) {
+  void write(const Unit& unit, bool needs_id) {
+    size_t group = unit.first_group;
     uint64_t last = ~uint64_t{0};
     for (size_t e = unit.begin; e < unit.end; ++e) {
       const uint64_t slot = items[e] >> 32;
@@ -113,59 +118,57 @@ void find_owners(const Ticket& ticket, const Run& run, std::vector<Entry>& owner
   }
 }
 
+// Room for `num_groups` groups of `num_entries` entries.
+void make_room(Ticket& ticket, size_t num_groups, size_t num_entries, bool with_ids) {
+  ticket.group_slot.resize(num_groups);
+  ticket.group_first.resize(num_groups + 1);
+  ticket.group_first[num_groups] = static_cast<uint32_t>(num_entries);
+  ticket.group_id.resize(with_ids ? num_groups : 0);
+  ticket.entries.resize(num_entries);
+  ticket.entry_weight.resize(ticket.weights.empty() ? 0 : num_entries);
+}
+
 }  // namespace
 
 void group_rows(Ticket& ticket, const std::vector<bool>& needs_id, GroupSpace& space, int threads) {
   std::vector<Unit> units;
-  size_t num_entries = 0;
   for (Run& run : ticket.runs)
     if (!run.distinct) split(run, ticket.slots, threads, units);
-  if (units.empty()) return;
-
   auto each_unit = [&](auto&& work) {
     parallel_for(threads, units.size(), 1, [&](size_t begin, size_t end, int) {
       for (size_t u = begin; u < end; ++u) work(units[u]);
     });
   };
+  if (space.owner.size() < ticket.slots.size()) {
+    space.owner.resize(ticket.slots.size());
+    space.items.resize(ticket.slots.size());
+    space.other.resize(ticket.slots.size());
+  }
   Grouping grouping{ticket, space.items, space.other, space.owner};
-  if (space.owner.size() < ticket.slots.size()) space.owner.resize(ticket.slots.size());
-  for (const Run& run : ticket.runs)
-    if (!run.distinct) find_owners(ticket, run, space.owner);
+
+  // Where each unit's part of the sorted items lies.
   each_unit([&](Unit& unit) {
+    if (unit.first_of_run) find_owners(ticket, *unit.run, space.owner);
     for (size_t i = unit.run->id_begin; i < unit.run->id_end; ++i)
       unit.end += ticket.slots[i] >= unit.low && ticket.slots[i] < unit.high;
   });
+  size_t num_entries = 0;
   for (Unit& unit : units) {
     unit.begin = num_entries;
     num_entries = unit.end = unit.begin + unit.end;
   }
-  if (space.items.size() < num_entries) {
-    space.items.resize(num_entries);
-    space.other.resize(num_entries);
-  }
   each_unit([&](Unit& unit) { grouping.sort(unit); });
 
+  // Where its groups lie.
   size_t num_groups = 0;
-  for (const Unit& unit : units) num_groups += unit.groups;
-  ticket.group_slot.resize(num_groups);
-  ticket.group_first.resize(num_groups + 1);
-  ticket.group_first[num_groups] = static_cast<uint32_t>(num_entries);
-  ticket.group_id.resize(
-      std::find(needs_id.begin(), needs_id.end(), true) != needs_id.end() ? num_groups : 0);
-  ticket.entries.resize(num_entries);
-  ticket.entry_weight.resize(ticket.weights.empty() ? 0 : num_entries);
-  std::vector<size_t> start(units.size());
-  size_t group = 0;
-  for (size_t u = 0; u < units.size(); ++u) {
-    Run& run = *units[u].run;
-    if (u == 0 || units[u - 1].run != &run) run.group_begin = group;
-    start[u] = group;
-    group += units[u].groups;
-    run.group_end = group;
+  for (Unit& unit : units) {
+    if (unit.first_of_run) unit.run->group_begin = num_groups;
+    unit.first_group = num_groups;
+    unit.run->group_end = num_groups += unit.groups;
   }
-  each_unit([&](Unit& unit) {
-    grouping.write(unit, start[&unit - units.data()], needs_id[unit.run->tile]);
-  });
+  const bool with_ids = std::find(needs_id.begin(), needs_id.end(), true) != needs_id.end();
+  make_room(ticket, num_groups, num_entries, with_ids);
+  each_unit([&](Unit& unit) { grouping.write(unit, needs_id[unit.run->tile]); });
 }
 
 }  // namespace ff

@@ -125,12 +125,6 @@ FF_HD float stochastic<float>(float x, uint32_t) {
   return x;
 }
 
-// dst[i] = src[i] in another type, to nearest. The types may be equal. No overlap.
-template <class To, class From>
-inline void convert(const From* __restrict src, To* __restrict dst, uint64_t n) {
-  for (uint64_t i = 0; i < n; ++i) dst[i] = nearest<To>(to_float(src[i]));
-}
-
 // Calls f with a value of the element type that `dtype` names.
 template <class F>
 inline auto with_dtype(Dtype dtype, F&& f) {

@@ -91,9 +91,10 @@ FF_HD uint64_t noise_key(uint64_t seed, uint64_t table, uint64_t step) {
   return mix(table_key(seed, table) ^ mix(step));
 }
 
-// `row` = mix(noise_key ^ id). A 32-bit finaliser (MurmurHash3's), which vectorises on 16 lanes.
-FF_HD uint32_t rounding_bits(uint64_t row, uint32_t column) {
-  uint32_t x = static_cast<uint32_t>(row) + column * 0x9e3779b9u;
+// `row` = mix(noise_key ^ id). A 32-bit finaliser (MurmurHash3's); U is uint32_t or a vector of it.
+template <class U>
+FF_HD U rounding_bits(uint64_t row, U column) {
+  U x = static_cast<uint32_t>(row) + column * 0x9e3779b9u;
   x = (x ^ (x >> 16) ^ static_cast<uint32_t>(row >> 32)) * 0x85ebca6bu;
   x = (x ^ (x >> 13)) * 0xc2b2ae35u;
   return x ^ (x >> 16);

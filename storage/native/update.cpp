@@ -149,24 +149,59 @@ struct Update {
     if constexpr (Optimizer::ROW_STATES > 0) __builtin_prefetch(u.rows.row_state(slot), 1, 3);
   }
 
+  // One step of W elements from column d on.
+  template <int W>
+  static FF_INLINE void lanes(const Optimizer& optimizer, T* weights, const float* gradient,
+                              float* s0, float* s1, float scale, uint64_t noise, uint32_t column) {
+    using L = Lanes<W>;
+    float w[W], a[W], b[W];
+    L::store(w, L::load(weights));
+    if constexpr (STATES > 0) L::store(a, L::load(s0));
+    if constexpr (STATES > 1) L::store(b, L::load(s1));
+    for (int i = 0; i < W; ++i) optimizer.element(w[i], gradient[i], a[i], b[i], scale);
+    if constexpr (STATES > 0) L::store(s0, L::load(a));
+    if constexpr (STATES > 1) L::store(s1, L::load(b));
+    typename L::U random = {};
+    if constexpr (!std::is_same_v<T, float>) {
+      for (int i = 0; i < W; ++i) random[i] = column + static_cast<uint32_t>(i);
+      random = rounding_bits(noise, random);
+    }
+    L::store(weights, L::load(w), random);
+  }
+
+  // The last n < 16 elements of a row: in 16 lanes of copies.
+  static void rest(const Optimizer& optimizer, uint32_t n, T* weights, const float* gradient,
+                   float* s0, float* s1, float scale, uint64_t noise, uint32_t column) {
+    T w[16] = {};
+    float g[16] = {}, a[16] = {}, b[16] = {};
+    memcpy(w, weights, n * sizeof(T));
+    memcpy(g, gradient, n * 4);
+    if constexpr (STATES > 0) memcpy(a, s0, n * 4);
+    if constexpr (STATES > 1) memcpy(b, s1, n * 4);
+    lanes<16>(optimizer, w, g, a, b, scale, noise, column);
+    memcpy(weights, w, n * sizeof(T));
+    if constexpr (STATES > 0) memcpy(s0, a, n * 4);
+    if constexpr (STATES > 1) memcpy(s1, b, n * 4);
+  }
+
   static void row(const Writing& u, const Optimizer& optimizer, size_t group,
-                  const float* __restrict gradient) {
+                  const float* gradient) {
+    constexpr int W = D % 16 == 0 ? 16 : 8;
     const uint32_t dim = D > 0 ? D : u.dim;
     const uint32_t slot = u.slots[group];
     float* const row_state = reinterpret_cast<float*>(u.rows.row_state(slot));
     const float square = Optimizer::ROW_STATES > 0 ? mean_square(gradient, dim) : 0.0f;
     const float scale = optimizer.row(row_state, square);
-    T* const __restrict weights = reinterpret_cast<T*>(u.rows.weights(slot));
-    float* const __restrict state = reinterpret_cast<float*>(u.rows.state(slot));
+    T* const weights = reinterpret_cast<T*>(u.rows.weights(slot));
+    float* const s0 = reinterpret_cast<float*>(u.rows.state(slot));
+    float* const s1 = s0 + dim;
     const uint64_t noise = std::is_same_v<T, float> ? 0 : mix(u.noise ^ u.ids[group]);
-    float none = 0;
-    for (uint32_t d = 0; d < dim; ++d) {
-      float w = to_float(weights[d]);
-      float& s0 = STATES > 0 ? state[d] : none;
-      float& s1 = STATES > 1 ? state[dim + d] : none;
-      optimizer.element(w, gradient[d], s0, s1, scale);
-      weights[d] = stochastic<T>(w, rounding_bits(noise, u.column + d));
-    }
+    uint32_t d = 0;
+    for (; d + W <= dim; d += W)
+      lanes<W>(optimizer, weights + d, gradient + d, s0 + d, s1 + d, scale, noise, u.column + d);
+    if (D == 0 && d < dim)
+      rest(optimizer, dim - d, weights + d, gradient + d, s0 + d, s1 + d, scale, noise,
+           u.column + d);
   }
 
   static void run(const Writing& writing, const void* parameters) {

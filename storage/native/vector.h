@@ -1,8 +1,15 @@
 // Lanes: W floats as one value, and the loads and stores of the three element types.
 //
-// GCC vectors, so the same source becomes AVX-512, AVX2 or NEON; loops that have no reduction do
-// not need this and are left to the auto-vectoriser.
+// GCC vectors, so the same source becomes AVX-512, AVX2 or NEON. fp16 uses the instructions of
+// AVX-512 where there are any; they give the bits of half.h but for the payload of a NaN.
 #pragma once
+
+#include <cstddef>
+#include <type_traits>
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #include "half.h"
 
@@ -41,15 +48,34 @@ struct Lanes {
   static FF_HD F load(const T* p) {
     H h;
     memcpy(&h, p, sizeof h);
+#ifdef __AVX512F__
+    if constexpr (W == 16 && std::is_same_v<T, Fp16>)
+      return reinterpret_cast<F>(_mm512_cvtph_ps(reinterpret_cast<__m256i>(h)));
+#endif
     return Half<T>::template widen<F>(__builtin_convertvector(h, U));
   }
 
+  // To nearest.
   static FF_HD void store(float* p, F x) { memcpy(p, &x, sizeof x); }
 
   template <class T>
   static FF_HD void store(T* p, F x) {
-    const H h = __builtin_convertvector(Half<T>::template nearest<U>(x), H);
-    memcpy(p, &h, sizeof h);
+#ifdef __AVX512F__
+    if constexpr (W == 16 && std::is_same_v<T, Fp16>) {
+      const __m256i h = _mm512_cvtps_ph(reinterpret_cast<__m512>(x), _MM_FROUND_TO_NEAREST_INT);
+      memcpy(p, &h, sizeof h);
+      return;
+    }
+#endif
+    narrow(p, Half<T>::template nearest<U>(x));
+  }
+
+  // Stochastically, with 16 uniform low bits of `random` per lane.
+  static FF_HD void store(float* p, F x, U) { store(p, x); }
+
+  template <class T>
+  static FF_HD void store(T* p, F x, U random) {
+    narrow(p, Half<T>::stochastic(x, random));
   }
 
   // In a tree, the halves first.
@@ -60,13 +86,27 @@ struct Lanes {
       memcpy(&high, reinterpret_cast<const char*>(&x) + sizeof low, sizeof high);
       return Lanes<8>::sum(low + high);
     } else {
-      static_assert(W == 8);
       x += __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3);
       x += __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5);
       return x[0] + x[1];
     }
   }
+
+ private:
+  template <class T>
+  static FF_HD void narrow(T* p, U bits) {
+    const H h = __builtin_convertvector(bits, H);
+    memcpy(p, &h, sizeof h);
+  }
 };
+
+// dst[i] = src[i] in another type, to nearest. No overlap.
+template <class To, class From>
+inline void convert(const From* __restrict src, To* __restrict dst, size_t n) {
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16) Lanes<16>::store(dst + i, Lanes<16>::load(src + i));
+  for (; i < n; ++i) dst[i] = nearest<To>(to_float(src[i]));
+}
 
 // Mean of the squares of g, summed in 16 lanes whatever the width, so that the order is one.
 inline float mean_square(const float* g, uint32_t dim) {

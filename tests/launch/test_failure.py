@@ -25,7 +25,6 @@ def test_ranks_that_do_not_fail() -> None:
         ("raise", "DataError: part.tsv: line 3: torn"),
         ("bug", "KeyError: 'weights'"),
         ("thread", "ValueError: invalid literal for int() with base 10: 'x'"),
-        ("config on one", "job.toml: train.stepz: unknown key"),
         ("exit 0", "SystemExit: 0"),
         ("exit 3", "SystemExit: 3"),
         ("interrupt", "interrupted"),
@@ -39,6 +38,15 @@ def test_the_failing_rank_has_the_last_word(num_ranks: int, way: str, message: s
     assert ended.code != 0
     assert ended.seconds < SECONDS
     assert ("Traceback" in ended.output) == (way in ("bug", "thread"))
+
+
+def test_a_mistake_that_only_one_rank_sees() -> None:
+    ended = run_ranks(2, FAILING_RANK, "config on one")
+
+    assert ended.last_line.endswith("] job.toml: train.stepz: unknown key")
+    assert ended.last_line.startswith("[rank 1/2 ")
+    assert ended.code != 0
+    assert ended.seconds < SECONDS
 
 
 @pytest.mark.parametrize("way", ["kill", "term", "crash"])

@@ -111,6 +111,33 @@ def test_a_reader_that_fails_fails_the_step_that_needs_its_batch(
         next(prepared)
 
 
+class WithGap:
+    """A source whose second batch has no sample left, as when all of its rows were malformed."""
+
+    def __init__(self) -> None:
+        self._good = shard(3)
+        self._given = 0
+
+    def next_batch(self) -> Batch | None:
+        self._given += 1
+        return (
+            Shard(Case(), 0, 1, steps=1, samples=0).next_batch()
+            if self._given == 2
+            else (self._good.next_batch())
+        )
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_batch_without_samples_is_not_the_end(bags: EmbeddingBags, depth: int) -> None:
+    sizes = []
+    for prepared in pipeline(bags, WithGap(), depth):
+        sizes.append(prepared.routed.global_batch)
+        bags.pad.release(prepared.ticket)
+
+    assert sizes == [13, 0, 13, 13]
+
+
 @pytest.mark.mpi
 def test_a_rank_without_data_takes_part(bags: EmbeddingBags) -> None:
     rank, size = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size

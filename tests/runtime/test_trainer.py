@@ -149,9 +149,18 @@ def test_a_loss_that_is_not_finite_is_an_error_with_the_step() -> None:
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"lr": -1.0}, "lr must be positive"),
+        ({"decay": 1.5, "steps": 4}, "decay must be in"),
+        ({"decay": 0.5}, "decay needs steps"),
         ({"lookahead": -1}, "lookahead must be at least 0"),
     ],
 )
 def test_impossible_training_is_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainConfig(**changes)
+
+
+def test_learning_rates_rise_and_fall_linearly() -> None:
+    config = TrainConfig(steps=10, warmup_steps=4, decay=0.5)
+    rates = [config.rate(step) for step in range(1, 11)]
+
+    np.testing.assert_allclose(rates, [0.25, 0.5, 0.75, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])

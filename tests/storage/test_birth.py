@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy import special, stats
+
 from fourfold.storage import (
     Adam,
     Constant,
@@ -15,7 +17,6 @@ from fourfold.storage import (
     Uniform,
     _native,
 )
-from scipy import special, stats
 
 ROWS, DIM = 500, 96
 

@@ -4,6 +4,9 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fourfold.storage import (
     SGD,
     Adagrad,
@@ -15,8 +18,6 @@ from fourfold.storage import (
     StorageError,
     Uniform,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def spec_of(table: int, rows: int | None, dim: int = 64) -> RowSpec:
@@ -57,10 +58,10 @@ def test_never_exceeded(budget: int, huge: bool, batches: list[tuple[int, int]])
         assert (pad.weights(tile, ids) == expected).all()
 
 
-def fill(pad: Pad, tile: int, rows: int) -> None:
+def fill(pad: Pad, tile: int, rows: int, batch: int = 4000) -> None:
     """Create rows until there is no room."""
-    for start in range(0, rows, 4000):
-        create(pad, tile, np.arange(start, start + 4000))
+    for start in range(0, rows, batch):
+        create(pad, tile, np.arange(start, start + batch))
 
 
 @pytest.mark.parametrize("rows", [10**7, None])
@@ -86,18 +87,19 @@ def test_the_message_names_budget_use_need_and_table() -> None:
 
 
 def test_freed_memory_serves_another_table_with_larger_blocks() -> None:
-    small, large = spec_of(0, 2000, 8), spec_of(1, 4000, 128)
-    pad = Pad([small, large], budget_bytes=(2 << 20) + 4096)
-    create(pad, 0, np.arange(2000))
-    create(pad, 1, np.arange(3400))
-    with pytest.raises(BudgetError):
-        create(pad, 1, np.arange(4000))
-    held = pad.bytes
-    pad.erase(1, np.arange(4000))
-    create(pad, 0, np.arange(2000))
-    pad.erase(0, np.arange(2000))
-    create(pad, 1, np.arange(3400))
-    assert pad.bytes == held
+    pad = Pad([spec_of(0, 10**6, 1), spec_of(1, 10**6, 512)], budget_bytes=4 << 20)
+
+    def fill_all(tile: int) -> int:
+        with pytest.raises(BudgetError):
+            fill(pad, tile, 10**6, batch=100)
+        return pad.tile_rows(tile)
+
+    large = fill_all(1)
+    assert large * 2052 > 3 << 20
+    assert pad.erase(1, np.arange(10**6)) == large
+    assert fill_all(0) * 8 > 3 << 20
+    pad.erase(0, np.arange(10**6))
+    assert fill_all(1) == large
 
 
 def resident() -> int:
@@ -128,3 +130,13 @@ def test_row_bytes_are_what_rows_take() -> None:
     pad = Pad([spec])
     create(pad, 0, np.arange(10**5))
     assert spec.row_bytes * 10**5 <= pad.tile_bytes(0) < 1.03 * spec.row_bytes * 10**5
+
+
+def test_the_index_counts() -> None:
+    rows = 200_000
+    pad = Pad([spec_of(0, None, dim=1)])
+    create(pad, 0, np.arange(rows))
+    # A key and its slot take 12 bytes, and an index is not full.
+    assert pad.bytes - pad.tile_bytes(0) > 15 * rows
+    with pytest.raises(BudgetError, match="the index of the dynamic tables needs"):
+        fill(Pad([spec_of(0, None, dim=1)], budget_bytes=pad.bytes * 2 // 3), 0, rows)

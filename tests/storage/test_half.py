@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from fourfold.storage import _native
 
 BF16, FP16 = 1, 2

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from fourfold.storage import _native
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fourfold.storage import _native
 
 
 @given(st.integers(0, 3000), st.integers(1, 40), st.integers(0, 10**6))

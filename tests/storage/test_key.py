@@ -3,9 +3,10 @@
 from itertools import pairwise
 
 import pytest
-from fourfold.storage import KeyCode, collision_odds, collision_text
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fourfold.storage import KeyCode, collision_odds, collision_text
 
 tables = st.lists(st.one_of(st.none(), st.integers(0, 2**50)), min_size=1, max_size=60)
 

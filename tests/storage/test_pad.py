@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fourfold.storage import (
     SGD,
     Adam,
@@ -16,8 +19,6 @@ from fourfold.storage import (
     Uniform,
     _native,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 LR = 0.25
 WIRES = {"fp32": np.float32, "bf16": np.uint16, "fp16": np.float16}

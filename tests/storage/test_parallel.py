@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+
 from fourfold.storage import _native
 
 

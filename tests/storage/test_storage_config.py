@@ -1,6 +1,7 @@
 """The [storage] section."""
 
 import pytest
+
 from fourfold.storage import StorageConfig
 
 
