@@ -119,8 +119,8 @@ class Exchange:
 
         ids (L,) and weights (L,) are feature-major: bag b of feature f is
         ids[offsets[f*batch + b] : offsets[f*batch + b + 1]]. A rank without data passes batch 0,
-        offsets [0] and live False. Weights multiply rows (also of features with pooling "none"); a mean is the
-        weighted sum divided by the number of ids.
+        offsets [0] and live False. Weights multiply rows (also of features with pooling "none"); a
+        mean is the weighted sum divided by the number of ids.
 
         Collective over the world on the route channel: may run on one background thread while
         another thread is in forward or backward. Raises ValueError that names feature, sample and

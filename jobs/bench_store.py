@@ -76,7 +76,8 @@ def draw(rows: int, n: int, skewed: bool, rng: np.random.Generator) -> Ids:
         return rng.integers(0, rows, n)
     power = 1 - ZIPF
     rank = (1 + rng.random(n) * (float(rows) ** power - 1)) ** (1 / power) - 1
-    return (np.minimum(rank, rows - 1).astype(np.int64) * 2654435761 + 12345) % rows
+    scattered: Ids = (np.minimum(rank, rows - 1).astype(np.int64) * 2654435761 + 12345) % rows
+    return scattered
 
 
 def distinct(ids: Ids) -> Ids:
@@ -298,7 +299,7 @@ class Step:
         out = aligned(len(batches[0]) // pooling, dim)
         out[:] = 0.01
         if wire != "fp32":
-            out = np.zeros(out.shape, np.uint16)  # type: ignore[assignment]
+            out = np.zeros(out.shape, np.uint16)
         self.rows = out
         self.addresses = self.requests[0].addresses([out])
         self.tickets: list[Ticket] = [pad.plan(request, train=True) for request in self.requests]

@@ -111,6 +111,10 @@ class Constant:
 
     pooled: Tensor
 
+    def after(self, x: Tensor) -> Tensor:
+        """Put x before the vectors."""
+        return torch.cat([x, self.pooled], 1)
+
 
 def make_batches(
     args: argparse.Namespace, sizes: list[int], samples: int, rank: int

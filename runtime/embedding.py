@@ -57,12 +57,25 @@ class Embeddings:
 
     bags: EmbeddingBags
     prepared: Prepared
+    _lead: int = 0
     _values: tuple[Tensor, ...] | None = field(default=None)
 
     @property
     def pooled(self) -> Tensor:
         """(B, W): pooled features side by side, in the order of the data's features."""
-        return self._arrived()[0]
+        return self._arrived(None)[0][:, self._lead :]
+
+    def after(self, x: Tensor) -> Tensor:
+        """(B, D + W): x (B, D) and the pooled features side by side, as `torch.cat` would give.
+
+        But the features arrive in their place, so that nothing is copied but x. Once per batch, and
+        before `pooled` or what else needs the exchange.
+        """
+        if self._values is not None:
+            raise RuntimeError(
+                "Embeddings.after: the embeddings of this batch have arrived already"
+            )
+        return self._arrived(x)[0]
 
     def by_feature(self) -> Mapping[str, Tensor]:
         """Each pooled feature as (B, dim), by name."""
@@ -74,17 +87,18 @@ class Embeddings:
         batch = self.prepared.batch
         assert batch is not None
         found: dict[str, Rows] = {}
-        values = iter(self._arrived()[1:])
+        values = iter(self._arrived(None)[1:])
         for i, feature in enumerate(self.bags.features):
             if feature.pooling == "none":
                 offsets = batch.offsets[i * batch.size : (i + 1) * batch.size + 1]
                 found[feature.name] = Rows(next(values), torch.from_numpy(offsets - offsets[0]))
         return found
 
-    def _arrived(self) -> tuple[Tensor, ...]:
+    def _arrived(self, lead: Tensor | None) -> tuple[Tensor, ...]:
         if self._values is None:
+            self._lead = 0 if lead is None else lead.shape[1]
             self._values = _Lookup.apply(  # type: ignore[no-untyped-call]
-                self.bags.anchor, self.bags, self.prepared
+                self.bags.anchor, lead, self.bags, self.prepared
             )
         return self._values
 
@@ -152,7 +166,7 @@ class EmbeddingBags(nn.Module):
     def serve_forward(self, prepared: Prepared) -> None:
         """Take part in the forward exchange without samples of one's own. Collective."""
         self._gather(prepared)
-        self._receive(prepared)
+        self._receive(prepared, *self._outputs(prepared))
 
     def serve_backward(self, prepared: Prepared) -> None:
         """Take part in the backward exchange without samples of one's own. Collective."""
@@ -187,12 +201,10 @@ class EmbeddingBags(nn.Module):
         self.pad.gather(prepared.ticket, prepared.exchange.reply(prepared.routed), self.wire)
         self.seconds.gather += time.perf_counter() - start
 
-    def _receive(self, prepared: Prepared) -> tuple[Tensor, list[Tensor]]:
-        pooled, sequences = self._outputs(prepared)
+    def _receive(self, prepared: Prepared, pooled: Tensor, sequences: list[Tensor]) -> None:
         start = time.perf_counter()
         prepared.exchange.forward(prepared.routed, _array(pooled), [_array(s) for s in sequences])
         self.seconds.forward += time.perf_counter() - start
-        return pooled, sequences
 
     def _send_gradients(self, prepared: Prepared, pooled: Tensor, sequences: list[Tensor]) -> None:
         start = time.perf_counter()
@@ -202,41 +214,48 @@ class EmbeddingBags(nn.Module):
         self.seconds.backward += time.perf_counter() - start
         self._pending = (prepared, addresses)
 
-    def _outputs(self, prepared: Prepared) -> tuple[Tensor, list[Tensor]]:
-        """Empty tensors that the exchange fills: (B, W) and one (L, dim) per sequence feature."""
+    def _outputs(self, prepared: Prepared, lead: int = 0) -> tuple[Tensor, list[Tensor]]:
+        """Empty tensors for the exchange to fill: (B, W), one (L, dim) per sequence feature.
+
+        lead: columns to leave free before the pooled ones, in the same memory.
+        """
         batch = prepared.batch
         size = 0 if batch is None else batch.size
-        pooled = torch.empty(size, sum(self.pooled_features[1]), dtype=self.output_dtype)
+        width = lead + sum(self.pooled_features[1])
+        pooled = torch.empty(size, width, dtype=self.output_dtype)[:, lead:]
         sequences = []
         for i, feature in enumerate(self.features):
             if feature.pooling == "none":
-                length = (
-                    0
-                    if batch is None
-                    else int(batch.offsets[(i + 1) * size] - batch.offsets[i * size])
-                )
+                ends = (0, 0) if batch is None else batch.offsets[[i * size, (i + 1) * size]]
                 dim = self.tables[feature.table].dim
+                length = int(ends[1] - ends[0])
                 sequences.append(torch.empty(length, dim, dtype=self.output_dtype))
         return pooled, sequences
 
 
 class _Lookup(torch.autograd.Function):
-    """Forward: rows arrive. Backward: their gradients leave."""
+    """Forward: rows arrive beside `lead` (B, D). Backward: their gradients leave."""
 
     @staticmethod
     def forward(
-        ctx: Any, anchor: Tensor, bags: EmbeddingBags, prepared: Prepared
+        ctx: Any, anchor: Tensor, lead: Tensor | None, bags: EmbeddingBags, prepared: Prepared
     ) -> tuple[Tensor, ...]:
-        ctx.bags, ctx.prepared = bags, prepared
-        pooled, sequences = bags._receive(prepared)
-        return (pooled, *sequences)
+        ctx.bags, ctx.prepared, ctx.lead = bags, prepared, 0 if lead is None else lead.shape[1]
+        pooled, sequences = bags._outputs(prepared, ctx.lead)
+        bags._receive(prepared, pooled, sequences)
+        if lead is None:
+            return (pooled, *sequences)
+        joined = pooled.as_strided((len(pooled), ctx.lead + pooled.shape[1]), pooled.stride(), 0)
+        joined[:, : ctx.lead] = lead
+        return (joined, *sequences)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None]:
-        pooled, *sequences = (grad.contiguous() for grad in grads)
-        ctx.bags._send_gradients(ctx.prepared, pooled, sequences)
-        return None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor | None, None, None]:
+        joined, *sequences = (g if g.stride(-1) == 1 else g.contiguous() for g in grads)
+        pooled = joined[:, ctx.lead :]
+        ctx.bags._send_gradients(ctx.prepared, pooled, [s.contiguous() for s in sequences])
+        return None, joined[:, : ctx.lead] if ctx.lead else None, None, None
 
 
 def _array(tensor: Tensor) -> Any:

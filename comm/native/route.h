@@ -67,7 +67,7 @@ struct Route {
   int64_t batch = 0, global_batch = 0;
   bool live = false;      // this rank has data: this batch, though it may be empty, and maybe more
   bool any_live = false;  // after accept(): some rank has data
-  bool weighted = false;     // this rank's batch has per-sample weights
+  bool weighted = false;  // this rank's batch has per-sample weights
   int32_t failed_rank = -1;  // after accept(): the lowest rank whose batch was refused
   std::vector<TableRoute> tables;
   Array<uint8_t> header_sent, header_got, message_sent, message_got;

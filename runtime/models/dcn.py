@@ -56,7 +56,5 @@ class DcnV2(nn.Module):
 
     def forward(self, dense: Tensor, embeddings: Embeddings) -> Tensor:
         """Map (B, num_dense) and (B, pooled_width) to logits (B,)."""
-        bottom = self.bottom(dense)
-        x = torch.cat([bottom, embeddings.pooled.to(bottom.dtype)], 1)
-        logits: Tensor = self.top(self.cross(x))
+        logits: Tensor = self.top(self.cross(embeddings.after(self.bottom(dense))))
         return logits.squeeze(1)

@@ -35,7 +35,6 @@ class Dlrm(nn.Module):
         The bottom MLP runs before the embeddings are asked for, so it overlaps their exchange.
         """
         bottom = self.bottom(dense)
-        pooled = embeddings.pooled
-        vectors = torch.cat([bottom, pooled.to(bottom.dtype)], 1).view(len(bottom), -1, self.dim)
+        vectors = embeddings.after(bottom).view(len(bottom), -1, self.dim)
         logits: Tensor = self.top(torch.cat([bottom, self.dots(vectors)], 1))
         return logits.squeeze(1)

@@ -40,12 +40,12 @@ struct Half<Bf16> {
   }
 
   // Up or down with the probability that makes the expectation exact, from 16 uniform low bits.
+  // Infinities stay, and every NaN that arithmetic gives (a quiet one).
   template <class U, class F>
   static FF_HD U stochastic(F x, U random) {
     const U b = bit_cast<U>(x);
-    const U rounded = (b + (random & 0xffffu)) >> 16;
-    const U special = (b & 0x7fffffffu) > 0x7f800000u ? (b >> 16) | 0x40u : b >> 16;
-    return (b & 0x7f800000u) == 0x7f800000u ? special : rounded;
+    const U noise = random & 0xffffu;
+    return (b + ((b & 0x7f800000u) == 0x7f800000u ? b & 0u : noise)) >> 16;
   }
 };
 
@@ -92,8 +92,7 @@ struct Half<Fp16> {
     const U infinity = (a & 0u) + 0x7c00u;
     const U bounded = normal < 0x7c00u ? normal : infinity;
     const U finite = a < 0x38800000u ? subnormal : bounded;
-    const U special = a > 0x7f800000u ? infinity + 0x200u : infinity;
-    return (a >= 0x7f800000u ? special : finite) | ((b >> 16) & 0x8000u);
+    return (a > 0x7f800000u ? infinity + 0x200u : finite) | ((b >> 16) & 0x8000u);
   }
 };
 

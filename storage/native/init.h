@@ -91,13 +91,14 @@ FF_HD uint64_t noise_key(uint64_t seed, uint64_t table, uint64_t step) {
   return mix(table_key(seed, table) ^ mix(step));
 }
 
-// `row` = mix(noise_key ^ id). A 32-bit finaliser (MurmurHash3's); U is uint32_t or a vector of it.
+// 16 bits for each of the columns column + number, in the low half. `row` = mix(noise_key ^ id).
+// Two rounds of a 32-bit multiplicative hash; U is uint32_t or a vector of it.
 template <class U>
-FF_HD U rounding_bits(uint64_t row, U column) {
-  U x = static_cast<uint32_t>(row) + column * 0x9e3779b9u;
-  x = (x ^ (x >> 16) ^ static_cast<uint32_t>(row >> 32)) * 0x85ebca6bu;
+FF_HD U rounding_bits(uint64_t row, uint32_t column, U number) {
+  U x = number * 0x9e3779b9u + (static_cast<uint32_t>(row >> 32) + column * 0x9e3779b9u);
+  x = (x ^ (x >> 15)) * 0x85ebca6bu;
   x = (x ^ (x >> 13)) * 0xc2b2ae35u;
-  return x ^ (x >> 16);
+  return x >> 16;
 }
 
 }  // namespace ff

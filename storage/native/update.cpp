@@ -162,10 +162,7 @@ struct Update {
     if constexpr (STATES > 0) L::store(s0, L::load(a));
     if constexpr (STATES > 1) L::store(s1, L::load(b));
     typename L::U random = {};
-    if constexpr (!std::is_same_v<T, float>) {
-      for (int i = 0; i < W; ++i) random[i] = column + static_cast<uint32_t>(i);
-      random = rounding_bits(noise, random);
-    }
+    if constexpr (!std::is_same_v<T, float>) random = rounding_bits(noise, column, L::NUMBERS);
     L::store(weights, L::load(w), random);
   }
 

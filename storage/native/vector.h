@@ -23,6 +23,7 @@ struct LaneTypes<16> {
   typedef float F __attribute__((vector_size(64)));
   typedef uint32_t U __attribute__((vector_size(64)));
   typedef uint16_t H __attribute__((vector_size(32)));
+  static constexpr U NUMBERS = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 };
 
 template <>
@@ -30,6 +31,7 @@ struct LaneTypes<8> {
   typedef float F __attribute__((vector_size(32)));
   typedef uint32_t U __attribute__((vector_size(32)));
   typedef uint16_t H __attribute__((vector_size(16)));
+  static constexpr U NUMBERS = {0, 1, 2, 3, 4, 5, 6, 7};
 };
 
 template <int W>
@@ -37,6 +39,8 @@ struct Lanes {
   using F = typename LaneTypes<W>::F;
   using U = typename LaneTypes<W>::U;
   using H = typename LaneTypes<W>::H;
+
+  static constexpr U NUMBERS = LaneTypes<W>::NUMBERS;
 
   static FF_HD F load(const float* p) {
     F x;
@@ -50,7 +54,7 @@ struct Lanes {
     memcpy(&h, p, sizeof h);
 #ifdef __AVX512F__
     if constexpr (W == 16 && std::is_same_v<T, Fp16>)
-      return reinterpret_cast<F>(_mm512_cvtph_ps(reinterpret_cast<__m256i>(h)));
+      return reinterpret_cast<F>(_mm512_maskz_cvtph_ps(0xffff, reinterpret_cast<__m256i>(h)));
 #endif
     return Half<T>::template widen<F>(__builtin_convertvector(h, U));
   }
@@ -62,7 +66,8 @@ struct Lanes {
   static FF_HD void store(T* p, F x) {
 #ifdef __AVX512F__
     if constexpr (W == 16 && std::is_same_v<T, Fp16>) {
-      const __m256i h = _mm512_cvtps_ph(reinterpret_cast<__m512>(x), _MM_FROUND_TO_NEAREST_INT);
+      const __m256i h =
+          _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(x), _MM_FROUND_TO_NEAREST_INT);
       memcpy(p, &h, sizeof h);
       return;
     }
@@ -103,9 +108,9 @@ struct Lanes {
 // dst[i] = src[i] in another type, to nearest. No overlap.
 template <class To, class From>
 inline void convert(const From* __restrict src, To* __restrict dst, size_t n) {
-  size_t i = 0;
-  for (; i + 16 <= n; i += 16) Lanes<16>::store(dst + i, Lanes<16>::load(src + i));
-  for (; i < n; ++i) dst[i] = nearest<To>(to_float(src[i]));
+  const size_t whole = n / 16 * 16;
+  for (size_t i = 0; i < whole; i += 16) Lanes<16>::store(dst + i, Lanes<16>::load(src + i));
+  for (size_t i = whole; i < n; ++i) dst[i] = nearest<To>(to_float(src[i]));
 }
 
 // Mean of the squares of g, summed in 16 lanes whatever the width, so that the order is one.

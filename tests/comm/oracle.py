@@ -101,7 +101,7 @@ def features_of(pooling: str) -> list[Feature]:
     """Two fields share a table; "mixed" has every pooling, and one table with all of them."""
     kinds = {"mixed": ("sum", "mean", "none", "sum")}.get(pooling, (pooling,) * 4)
     return [
-        Feature(name, table, kind)  # type: ignore[arg-type]
+        Feature(name, table, kind)
         for name, table, kind in zip("abcd", (0, 1, 0, 2), kinds, strict=True)
     ]
 

@@ -21,6 +21,9 @@ class Given:
 
     pooled: Tensor
 
+    def after(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.pooled], 1)
+
 
 def plain_dots(vectors: Tensor) -> Tensor:
     row, column = torch.tril_indices(vectors.shape[1], vectors.shape[1], -1)

@@ -41,7 +41,7 @@ class Model(nn.Module):
         self.sequence = nn.Parameter(torch.randn(sequence_dim, generator=generator) * 0.5)
 
     def forward(self, dense: Tensor, embeddings: Embeddings) -> Tensor:
-        out = torch.tanh(torch.cat([dense, embeddings.pooled.float()], 1)) @ self.weight
+        out = torch.tanh(embeddings.after(dense)) @ self.weight
         for values, offsets in embeddings.sequences().values():
             scores = torch.tanh(values.float() @ self.sequence)
             sums = torch.cat([torch.zeros(1), scores.cumsum(0)])
