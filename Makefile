@@ -59,8 +59,8 @@ bench: install
 
 # The cores are compiled apart, and Python sees them through a package made of links. -S leaves out
 # the installed fourfold, which would go first. Tests that start MPI are left out (it does not live
-# under the thread sanitizer), and so is the one that brings sanitizers of its own. The leaks that
-# Python itself leaves are not ours.
+# under the thread sanitizer), and so are one that brings sanitizers of its own and one that measures
+# memory. The leaks that Python itself leaves are not ours.
 asan: SANITIZER := address
 ubsan: SANITIZER := undefined
 tsan: SANITIZER := thread
@@ -77,7 +77,7 @@ asan ubsan tsan: install
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  TSAN_OPTIONS=halt_on_error=1 \
 	  PYTHONPATH="build/$@/imports:$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')" \
-	  $(BIN)/python -S -P -m pytest -k "not under_sanitizers" \
+	  $(BIN)/python -S -P -m pytest -k "not under_sanitizers and not resident_memory" \
 	  $$(grep -L "import MPI" tests/storage/test_*.py tests/comm/test_*.py)
 
 install: $(VENV)/.built

@@ -91,8 +91,10 @@ Plan plan_of(int32_t rank, int32_t size, int32_t threads, uint8_t wire,
   return plan;
 }
 
-using AnyArray = nb::ndarray<nb::ro, nb::device::cpu>;
+using ReadArray = nb::ndarray<nb::ro, nb::device::cpu>;
+using WriteArray = nb::ndarray<nb::device::cpu>;  // refuses read-only arrays
 
+template <class AnyArray>
 Dtype dtype_of(const AnyArray& array, const char* what) {
   const nb::dlpack::dtype dtype = array.dtype();
   if (dtype == nb::dtype<float>()) return Dtype::fp32;
@@ -105,6 +107,7 @@ Dtype dtype_of(const AnyArray& array, const char* what) {
       (std::string(what) + ": expected float32, float16, or bfloat16 (as uint16)").c_str());
 }
 
+template <class AnyArray>
 Matrix matrix_of(const AnyArray& array, Dtype dtype, size_t rows, size_t columns,
                  const std::string& what) {
   const auto text = [](size_t a, size_t b) {
@@ -124,6 +127,7 @@ Matrix matrix_of(const AnyArray& array, Dtype dtype, size_t rows, size_t columns
 }
 
 // Checks the arrays of forward or backward against the batch.
+template <class AnyArray>
 Outputs outputs_of(const Router& router, const Route& route, const AnyArray& pooled,
                    const std::vector<AnyArray>& sequences) {
   const Plan& plan = router.plan();
@@ -258,8 +262,8 @@ void bind_router(nb::module_& m) {
            })
       .def(
           "pool",
-          [](const Router& router, Self route, const Bytes& got, const AnyArray& out,
-             const std::vector<AnyArray>& sequences) {
+          [](const Router& router, Self route, const Bytes& got, const WriteArray& out,
+             const std::vector<WriteArray>& sequences) {
             const Outputs outputs = outputs_of(router, *route, out, sequences);
             nb::gil_scoped_release release;
             pool(router.plan(), *route, got.data(), outputs);
@@ -267,8 +271,8 @@ void bind_router(nb::module_& m) {
           "route"_a, "got"_a, "out"_a, "sequences"_a)
       .def(
           "spread",
-          [](const Router& router, Self route, const AnyArray& grad,
-             const std::vector<AnyArray>& sequences, const Bytes& sent) {
+          [](const Router& router, Self route, const ReadArray& grad,
+             const std::vector<ReadArray>& sequences, const Bytes& sent) {
             const Outputs gradients = outputs_of(router, *route, grad, sequences);
             nb::gil_scoped_release release;
             spread(router.plan(), *route, gradients, const_cast<uint8_t*>(sent.data()));

@@ -32,7 +32,7 @@ _TAB, _NEWLINE = ord("\t"), ord("\n")
 _HEX = np.frombuffer("".join(f"{i:04x}" for i in range(2**16)).encode(), np.uint32)
 _DECIMAL = np.frombuffer("".join(f"{i:04d}" for i in range(10_000)).encode(), np.uint32)
 _POWERS = 10 ** np.arange(1, 8)
-_MATRIX_BYTES = 2**23
+_MATRIX_BYTES = 2**21
 _ROW_GROUP = 2**17
 
 
@@ -140,7 +140,7 @@ def _integers(values: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> 
     text[:, 1:5] = _DECIMAL[size // 10_000].view(np.uint8).reshape(-1, 4)
     text[:, 5:9] = _DECIMAL[size % 10_000].view(np.uint8).reshape(-1, 4)
     first = 7 - np.searchsorted(_POWERS, size, side="right")  # column of the leading digit
-    text[:, 1:9][np.arange(8) < np.where(present, first, 8)[:, None]] = 0
+    text[:, 1:9] *= np.arange(8) >= np.where(present, first, 8)[:, None]
     text[:, 9] = _TAB
     return text
 

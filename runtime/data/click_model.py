@@ -36,7 +36,7 @@ _LATENT = 3
 _USER_TASTE = (4, 12)
 _ITEM_TASTE = (7, 17)
 # Share of its field's lookups at which an id has lost three quarters of its vector's variance.
-_COMMON = 0.02
+_COMMON = 0.05
 
 # Width of an integer's response in units of log(1 + x).
 _WIDTH = 4.0

@@ -66,11 +66,11 @@ class GenerateConfig:
     """Expected share of clicks."""
     strength: float = 1.3
     """Standard deviation of the true log odds; more makes clicks easier to predict."""
-    pairs: float = 0.15
+    pairs: float = 0.1
     """Share of the log odds' variance that only pairs of a user's and an item's ids explain."""
     integers: float = 0.25
     """Share of the log odds' variance that the integer fields explain; ids have the rest."""
-    sightings: float = 2000.0
+    sightings: float = 4000.0
     """Ids seen this often in training have lost half of their effect's variance, rarer ones more.
     Fewer makes rare ids matter more, and the best figures harder to reach."""
 
@@ -91,9 +91,7 @@ class GenerateConfig:
         _check("click-rate", self.click_rate, 0 < self.click_rate < 1, "between 0 and 1")
         _check("strength", self.strength, 0 < self.strength <= 10, "above 0, at most 10")
         shares = min(self.pairs, self.integers, 1 - self.pairs - self.integers) >= 0
-        _check(
-            "pairs and integers", (self.pairs, self.integers), shares, "shares, 1 in all at most"
-        )
+        _check("pairs, integers", (self.pairs, self.integers), shares, "shares, at most 1 in all")
         _check("sightings", self.sightings, self.sightings >= 0, "at least 0")
         largest = max(self.rows) * (1 + 3 / (1 + self.drift))
         _check("scale", self.scale, largest < 2**31, "tables below 2^31 ids, of 32 bits each")
@@ -155,9 +153,7 @@ def _check_free(folder: Path, overwrite: bool) -> None:
         raise ConfigError(f"{folder} is a file: name a new folder to write logs into")
     if any(folder.iterdir()):
         if not (folder / FILE).is_file():
-            raise ConfigError(
-                f"{folder} holds something else: name a new folder to write logs into"
-            )
+            raise ConfigError(f"{folder} holds other files: name a new folder to write logs into")
         if not overwrite:
             raise ConfigError(f"{folder} holds generated logs already: --overwrite replaces them")
 

@@ -92,7 +92,7 @@ struct Gather {
           ask(r, i + ahead, bytes);
           const T* const from = row(r, i, newborn.data());
           const float weight = r.weights != nullptr ? r.weights[i] : 1.0f;
-          for (size_t d = 0; d < dim; ++d) sum[d] += weight * to_float(from[d]);
+          add_scaled(sum.data(), weight, from, dim);
         }
         convert(sum.data(), to, dim);
       }

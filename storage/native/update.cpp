@@ -65,8 +65,7 @@ void sum_group(const Gradients& g, size_t group, float* out) {
     for (size_t e = begin; e < end; ++e) {
       ask_gradient<Wire, D>(g, e + ENTRIES_AHEAD);
       const Wire* const row = gradient_row<Wire>(g, e);
-      const float by = weight(e);
-      for (size_t d = 0; d < g.dim; ++d) out[d] += by * to_float(row[d]);
+      add_scaled(out, weight(e), row, g.dim);
     }
   }
 }
@@ -139,6 +138,7 @@ struct Writing {
 template <class Optimizer, class T, int D>
 struct Update {
   static constexpr int STATES = Optimizer::ELEMENT_STATES;
+  static constexpr size_t TOGETHER = 8;
 
   static FF_INLINE void ask(const Writing& u, size_t group) {
     if (group >= u.known) return;
@@ -166,51 +166,49 @@ struct Update {
     L::store(weights, L::load(w), random);
   }
 
-  // The last n < 16 elements of a row: in 16 lanes of copies.
-  static void rest(const Optimizer& optimizer, uint32_t n, T* weights, const float* gradient,
-                   float* s0, float* s1, float scale, uint64_t noise, uint32_t column) {
-    T w[16] = {};
-    float g[16] = {}, a[16] = {}, b[16] = {};
-    memcpy(w, weights, n * sizeof(T));
-    memcpy(g, gradient, n * 4);
-    if constexpr (STATES > 0) memcpy(a, s0, n * 4);
-    if constexpr (STATES > 1) memcpy(b, s1, n * 4);
-    lanes<16>(optimizer, w, g, a, b, scale, noise, column);
-    memcpy(weights, w, n * sizeof(T));
-    if constexpr (STATES > 0) memcpy(s0, a, n * 4);
-    if constexpr (STATES > 1) memcpy(s1, b, n * 4);
+  // The row's part of the step, before its elements'.
+  static FF_INLINE float scale_of(const Writing& u, const Optimizer& optimizer, size_t group,
+                                  const float* gradient) {
+    float* const state = reinterpret_cast<float*>(u.rows.row_state(u.slots[group]));
+    const uint32_t dim = D > 0 ? D : u.dim;
+    return optimizer.row(state, Optimizer::ROW_STATES > 0 ? mean_square(gradient, dim) : 0.0f);
   }
 
-  static void row(const Writing& u, const Optimizer& optimizer, size_t group,
-                  const float* gradient) {
-    constexpr int W = D % 16 == 0 ? 16 : 8;
+  static FF_INLINE void row(const Writing& u, const Optimizer& optimizer, size_t group,
+                            const float* gradient, float scale) {
     const uint32_t dim = D > 0 ? D : u.dim;
     const uint32_t slot = u.slots[group];
-    float* const row_state = reinterpret_cast<float*>(u.rows.row_state(slot));
-    const float square = Optimizer::ROW_STATES > 0 ? mean_square(gradient, dim) : 0.0f;
-    const float scale = optimizer.row(row_state, square);
     T* const weights = reinterpret_cast<T*>(u.rows.weights(slot));
     float* const s0 = reinterpret_cast<float*>(u.rows.state(slot));
     float* const s1 = s0 + dim;
     const uint64_t noise = std::is_same_v<T, float> ? 0 : mix(u.noise ^ u.ids[group]);
-    uint32_t d = 0;
-    for (; d + W <= dim; d += W)
-      lanes<W>(optimizer, weights + d, gradient + d, s0 + d, s1 + d, scale, noise, u.column + d);
-    if (D == 0 && d < dim)
-      rest(optimizer, dim - d, weights + d, gradient + d, s0 + d, s1 + d, scale, noise,
-           u.column + d);
+    in_lanes(dim, [&]<int W>(size_t d) {
+      lanes<W>(optimizer, weights + d, gradient + d, s0 + d, s1 + d, scale, noise,
+               u.column + static_cast<uint32_t>(d));
+    });
   }
 
+  // Some rows at a time: gradients first, then scales, whose square roots and divisions overlap,
+  // then elements.
   static void run(const Writing& writing, const void* parameters) {
     const Writing u = writing;  // a copy of its own can stay in registers
     const Optimizer optimizer = *static_cast<const Optimizer*>(parameters);
     const size_t dim = D > 0 ? D : u.dim;
     const size_t ahead = rows_ahead(dim * (sizeof(T) + 4 * STATES), WRITE_AHEAD);
-    std::vector<float> space(dim);
+    const size_t together = dim <= 256 ? TOGETHER : 1;
+    std::vector<float> space(together * dim);
+    const float* gradients[TOGETHER];
+    float scales[TOGETHER];
     for (size_t group = u.begin; group < u.begin + ahead; ++group) ask(u, group);
-    for (size_t group = u.begin; group < u.end; ++group) {
-      ask(u, group + ahead);
-      row(u, optimizer, group, u.gradient_of(*u.gradients, group, space.data()));
+    for (size_t first = u.begin; first < u.end; first += together) {
+      const size_t n = std::min(together, u.end - first);
+      for (size_t i = 0; i < n; ++i)
+        gradients[i] = u.gradient_of(*u.gradients, first + i, space.data() + i * dim);
+      for (size_t i = 0; i < n; ++i) scales[i] = scale_of(u, optimizer, first + i, gradients[i]);
+      for (size_t i = 0; i < n; ++i) {
+        ask(u, first + i + ahead);
+        row(u, optimizer, first + i, gradients[i], scales[i]);
+      }
     }
   }
 };

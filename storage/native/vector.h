@@ -34,6 +34,14 @@ struct LaneTypes<8> {
   static constexpr U NUMBERS = {0, 1, 2, 3, 4, 5, 6, 7};
 };
 
+template <>
+struct LaneTypes<4> {
+  typedef float F __attribute__((vector_size(16)));
+  typedef uint32_t U __attribute__((vector_size(16)));
+  typedef uint16_t H __attribute__((vector_size(8)));
+  static constexpr U NUMBERS = {0, 1, 2, 3};
+};
+
 template <int W>
 struct Lanes {
   using F = typename LaneTypes<W>::F;
@@ -85,15 +93,14 @@ struct Lanes {
 
   // In a tree, the halves first.
   static FF_HD float sum(F x) {
-    if constexpr (W == 16) {
-      typename LaneTypes<8>::F low, high;
+    if constexpr (W == 4) {
+      x += __builtin_shufflevector(x, x, 2, 3, 0, 1);
+      return x[0] + x[1];
+    } else {
+      typename LaneTypes<W / 2>::F low, high;
       memcpy(&low, &x, sizeof low);
       memcpy(&high, reinterpret_cast<const char*>(&x) + sizeof low, sizeof high);
-      return Lanes<8>::sum(low + high);
-    } else {
-      x += __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3);
-      x += __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5);
-      return x[0] + x[1];
+      return Lanes<W / 2>::sum(low + high);
     }
   }
 
@@ -105,29 +112,72 @@ struct Lanes {
   }
 };
 
-// dst[i] = src[i] in another type, to nearest. No overlap.
-template <class To, class From>
-inline void convert(const From* __restrict src, To* __restrict dst, size_t n) {
-  const size_t whole = n / 16 * 16;
-  for (size_t i = 0; i < whole; i += 16) Lanes<16>::store(dst + i, Lanes<16>::load(src + i));
-  for (size_t i = whole; i < n; ++i) dst[i] = nearest<To>(to_float(src[i]));
+// One lane: plain scalars.
+template <>
+struct Lanes<1> {
+  using F = float;
+  using U = uint32_t;
+  static constexpr U NUMBERS = 0;
+
+  template <class T>
+  static FF_HD F load(const T* p) {
+    return to_float(*p);
+  }
+  template <class T>
+  static FF_HD void store(T* p, F x) {
+    *p = nearest<T>(x);
+  }
+  template <class T>
+  static FF_HD void store(T* p, F x, U random) {
+    *p = stochastic<T>(x, random);
+  }
+  static FF_HD float sum(F x) { return x; }
+};
+
+// Calls f.operator()<W>(d) for all columns d, d + 1, ..., d + W - 1 of [0, dim): in steps of 16,
+// and what is left in one of 8, one of 4 and single ones. With a constant dim nothing is decided
+// later.
+template <class F>
+FF_HD void in_lanes(size_t dim, F&& f) {
+  size_t d = 0;
+  for (; d + 16 <= dim; d += 16) f.template operator()<16>(d);
+  if (dim - d >= 8) {
+    f.template operator()<8>(d);
+    d += 8;
+  }
+  if (dim - d >= 4) {
+    f.template operator()<4>(d);
+    d += 4;
+  }
+  for (int left = 3; left > 0 && d < dim; --left, ++d) f.template operator()<1>(d);
 }
 
-// Mean of the squares of g, summed in 16 lanes whatever the width, so that the order is one.
-inline float mean_square(const float* g, uint32_t dim) {
-  using L = Lanes<16>;
-  L::F sum = {};
-  uint32_t d = 0;
-  for (; d + 16 <= dim; d += 16) {
-    const L::F x = L::load(g + d);
-    sum += x * x;
-  }
-  if (d < dim) {
-    L::F x = {};
-    memcpy(&x, g + d, (dim - d) * sizeof(float));
-    sum += x * x;
-  }
-  return L::sum(sum) / static_cast<float>(dim);
+// dst = src in another type, to nearest. No overlap.
+template <class To, class From>
+FF_HD void convert(const From* src, To* dst, size_t dim) {
+  in_lanes(dim, [&]<int W>(size_t d) { Lanes<W>::store(dst + d, Lanes<W>::load(src + d)); });
+}
+
+// sum += by * row
+template <class T>
+FF_HD void add_scaled(float* sum, float by, const T* row, size_t dim) {
+  in_lanes(dim, [&]<int W>(size_t d) {
+    Lanes<W>::store(sum + d, Lanes<W>::load(sum + d) + by * Lanes<W>::load(row + d));
+  });
+}
+
+// Mean of the squares of g: a sum in 16 lanes, and what is left over of the width.
+FF_HD float mean_square(const float* g, size_t dim) {
+  typename Lanes<16>::F whole = {};
+  float rest = 0;
+  in_lanes(dim, [&]<int W>(size_t d) {
+    const auto x = Lanes<W>::load(g + d);
+    if constexpr (W == 16)
+      whole += x * x;
+    else
+      rest += Lanes<W>::sum(x * x);
+  });
+  return (Lanes<16>::sum(whole) + rest) / static_cast<float>(dim);
 }
 
 }  // namespace ff

@@ -368,6 +368,10 @@ def test_bad_outputs(backend: MpiBackend) -> None:
     ):
         with pytest.raises(ValueError, match=text):
             exchange.forward(routed, out)
+    fixed = np.empty((2, 8), np.float32)
+    fixed.flags.writeable = False
+    with pytest.raises(TypeError, match="incompatible"):
+        exchange.forward(routed, fixed)
     with pytest.raises(ValueError, match="expected 0 sequences"):
         exchange.forward(routed, np.empty((2, 8), np.float32), [np.empty((2, 8), np.float32)])
 

@@ -4,13 +4,14 @@ import hashlib
 import json
 import math
 import tracemalloc
-from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from fourfold.runtime.data import truth as truth_file
 from fourfold.runtime.data.click_log import encode
 from fourfold.runtime.data.config import DataConfig
@@ -91,38 +92,22 @@ def test_readers_get_back_what_was_drawn(tmp_path: Path, form: str, hot: int) ->
     log = Log(config)
     spans = {"train": (0, config.samples), "eval": (config.samples, config.samples + 5_000)}
     for split, (start, stop) in spans.items():
-        with open_reader(data, shard=0, shards=1, batch_size=2048, split=split) as reader:
-            for batch in reader:
-                n = batch.size
-                (seen, clicked) = read_rows(log, start, start + n)
-                start += n
-                np.testing.assert_array_equal(batch.label, clicked)
-                np.testing.assert_array_equal(batch.dense, seen[0])
-                for field, (ids, lengths) in enumerate(seen[1]):
-                    offsets = batch.offsets[field * n : (field + 1) * n + 1]
-                    np.testing.assert_array_equal(batch.ids[offsets[0] : offsets[-1]], ids)
-                    np.testing.assert_array_equal(np.diff(offsets), lengths)
-        assert start == stop
-
-
-def read_rows(
-    log: Log, start: int, stop: int
-) -> tuple[
-    tuple[npt.NDArray[np.int32], list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]],
-    npt.NDArray[np.bool_],
-]:
-    """Dense values, (ids, lengths) per field with id 0 where a value is missing, and labels."""
-    parts = list(log.read(start, stop))
-    dense = np.concatenate([seen.dense for seen, _, _ in parts])
-    bags = []
-    for field in range(26):
-        lengths = np.concatenate([seen.sparse[field].lengths for seen, _, _ in parts])
-        drawn = np.concatenate([seen.sparse[field].ids for seen, _, _ in parts])
-        filled = np.repeat(lengths > 0, np.maximum(lengths, 1))
-        ids = np.zeros(len(filled), np.int64)
-        ids[filled] = drawn
-        bags.append((ids, np.maximum(lengths, 1)))
-    return (dense, bags), np.concatenate([clicked for _, _, clicked in parts])
+        with open_reader(data, shard=0, shards=1, batch_size=20_000, split=split) as reader:
+            (batch,) = reader
+        parts = list(log.read(start, stop))
+        n = stop - start
+        assert batch.size == n
+        np.testing.assert_array_equal(batch.label, np.concatenate([y for _, _, y in parts]))
+        np.testing.assert_array_equal(batch.dense, np.concatenate([s.dense for s, _, _ in parts]))
+        for field in range(26):
+            bags = [s.sparse[field] for s, _, _ in parts]
+            lengths = np.concatenate([bag.lengths for bag in bags])
+            offsets = batch.offsets[field * n : (field + 1) * n + 1]
+            np.testing.assert_array_equal(np.diff(offsets), np.maximum(lengths, 1))
+            ids = batch.ids[offsets[0] : offsets[-1]]  # 0 where the log has nothing
+            drawn = np.concatenate([bag.ids for bag in bags])
+            np.testing.assert_array_equal(ids[ids > 0], drawn)
+            np.testing.assert_array_equal(ids[offsets[:-1] - offsets[0]] > 0, lengths > 0)
 
 
 def test_the_same_settings_give_the_same_bytes_in_any_number_of_files(tmp_path: Path) -> None:
@@ -151,7 +136,7 @@ def test_any_stretch_of_a_log_can_be_read_alone() -> None:
     cuts = [0, 1, 5_000, BLOCK - 1, BLOCK, BLOCK + 1, 20_000]
     parts = [
         encode(seen, clicked)
-        for start, stop in zip(cuts[:-1], cuts[1:], strict=True)
+        for start, stop in pairwise(cuts)
         for seen, _, clicked in log.read(start, stop)
     ]
     assert b"".join(parts) == whole
@@ -182,7 +167,7 @@ def test_scale_one_has_the_published_tables() -> None:
 @pytest.mark.parametrize("trace", ["2021", "2022"])
 def test_reuse_follows_the_production_traces(trace: str) -> None:
     """Look up ids as often as the trace did, and count how often each one comes."""
-    rows = 600_000
+    rows = 2_000_000
     mean_rate = sum(LOOKUPS[trace]) / sum(m / r for m, r in zip(LOOKUPS[trace], RATES, strict=True))
     u = np.random.default_rng(0).random(round(rows * mean_rate))
     _, position = popularity(rows, trace).place(u)
@@ -225,22 +210,21 @@ def test_fields_of_one_side_occur_together() -> None:
         left, right = ids_of(log, one, 0, 20_000), ids_of(log, other, 0, 20_000)
         return len(np.unique(np.stack([left, right]), axis=1).T)
 
-    alone = pairs(0.0, 6, 8)
-    assert pairs(0.9, 6, 8) < 0.8 * alone  # both of the user
-    assert pairs(0.9, 6, 7) > 0.95 * pairs(0.0, 6, 7)  # one of each
+    assert pairs(0.9, 6, 12) < 0.6 * pairs(0.0, 6, 12)  # both of the user
+    assert pairs(0.9, 6, 9) > 0.95 * pairs(0.0, 6, 9)  # one of each
 
 
 def test_ids_appear_and_fade_over_time() -> None:
     def unseen_before(drift: float, field: int) -> float:
-        config = replace(SMALL, samples=95_000, drift=drift, scale=0.003)
+        config = replace(SMALL, samples=95_000, drift=drift, scale=0.0003)
         log = Log(config)
         early = ids_of(log, field, 0, 80_000)
         late = ids_of(log, field, 90_000, 100_000)
         return float((~np.isin(late, early)).mean())
 
     largest = int(np.argmax(ROWS))
-    assert unseen_before(0.0, largest) < 0.06
-    assert unseen_before(0.8, largest) > unseen_before(0.0, largest) + 0.08
+    assert unseen_before(0.0, largest) < 0.02
+    assert unseen_before(0.8, largest) > 0.05
     assert unseen_before(0.8, 1) < 0.005  # a closed list
 
 
@@ -249,7 +233,7 @@ def test_an_id_fades_in_while_the_one_before_it_fades_out() -> None:
     field = int(np.argmax(ROWS))
     index = np.concatenate([s.sparse[field].index for s, _, _ in log.read(0, 200_000)])
     _, slots, _ = log.traffic.slots(field)
-    top = np.flatnonzero(index % slots == 0)
+    top = np.flatnonzero(index % slots == 1)
     generations = index[top] // slots
     change = [np.flatnonzero(generations == g) for g in np.unique(generations)]
     assert len(change) >= 2
@@ -359,10 +343,10 @@ def test_rare_ids_have_weaker_effects_unless_asked() -> None:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Iterator[tuple[DataConfig, Path]]:
+def job(tmp_path: Path) -> tuple[DataConfig, Path]:
     folder = tmp_path / "log"
     generate(replace(SMALL, samples=2000, eval_samples=1000), folder)
-    yield DataConfig(paths=(f"{folder}/train*",), eval_paths=(f"{folder}/eval*",)), folder
+    return DataConfig(paths=(f"{folder}/train*",), eval_paths=(f"{folder}/eval*",)), folder
 
 
 def test_truth_is_found_beside_the_evaluation_files(job: tuple[DataConfig, Path]) -> None:
