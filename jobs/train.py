@@ -125,6 +125,7 @@ class Run:
         reader = self._open("train")
         window = Window(start)
         samples = 0
+        metrics: Metrics | None = None
         evaluated = 0
         for loss in self.trainer.steps(reader, limit=config.steps):
             step = self.trainer.step_count
@@ -136,14 +137,13 @@ class Run:
                 self._log(window)
                 window = Window(time.perf_counter())
             if config.eval_every and step % config.eval_every == 0:
-                self._evaluate()
+                metrics = self._evaluate()
                 evaluated = step
                 window.start = time.perf_counter()
         seconds = time.perf_counter() - start
         if window.steps:
             self._log(window)
         self._close(reader)
-        metrics = None
         if self.job.data.has_eval and evaluated != self.trainer.step_count:
             metrics = self._evaluate()
         self._summarize(samples, seconds, metrics)

@@ -1,1 +1,1 @@
-"""."""
+"""The command line, failure handling and what is known of launchers."""

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from fourfold.launch.failure import run_guarded
 from fourfold.launch.launcher import Launcher, check_world, detect_launcher
@@ -28,22 +28,23 @@ from fourfold.runtime.job_file import split_overrides
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: the module that has it, and whether its ranks are MPI's."""
+    """One command: the module that has it, and the processes that it runs in."""
 
     module: str
     summary: str
-    mpi: bool = False
+    ranks: Literal["one", "all", "any"] = "one"
+    """One process; all ranks of MPI, which must be there; or either."""
 
 
 COMMANDS = {
-    "train": Command("train", "train a job on all ranks that mpirun or srun starts", mpi=True),
+    "train": Command("train", "train a job on all ranks that mpirun or srun starts", ranks="all"),
     "plan": Command("plan", "show the placement of a job's tables on any number of ranks"),
     "generate": Command("generate", "write click logs whose best reachable AUC is known"),
     "convert": Command("convert", "rewrite data in another of the formats that are read"),
     "bench store": Command("bench_store", "measure index, gather and update on this machine"),
-    "bench exchange": Command("bench_exchange", "measure the exchange against MPI", mpi=True),
-    "bench train": Command("bench_train", "measure a whole training step", mpi=True),
-    "env": Command("env", "show what was found: MPI, GPUs, HDF5, native cores", mpi=True),
+    "bench exchange": Command("bench_exchange", "measure the exchange against MPI", ranks="all"),
+    "bench train": Command("bench_train", "measure a whole training step", ranks="all"),
+    "env": Command("env", "show what was found: MPI, GPUs, HDF5, native cores", ranks="any"),
 }
 
 USAGE = """\
@@ -71,8 +72,10 @@ def _run(words: list[str], launcher: Launcher | None) -> int:
         return 0 if words else 2
     name, rest = _split_command(words)
     command = COMMANDS[name]
-    if launcher is not None and launcher.size > 1 and not command.mpi:
+    if command.ranks == "one" and launcher is not None and launcher.size > 1:
         raise ConfigError(f"`fourfold {name}` is one process: start it without mpirun or srun")
+    if command.ranks == "all":
+        _start_mpi(launcher)
     module = _load(command.module, name)
     parser = _Parser(prog=f"fourfold {name}", description=module.HELP, allow_abbrev=False)
     module.add_arguments(parser)
@@ -84,8 +87,8 @@ def _run(words: list[str], launcher: Launcher | None) -> int:
     if overrides and not hasattr(args, "job"):
         parser.error(f"it takes no job to override with {' '.join(overrides)}")
     args.overrides, args.launcher = overrides, launcher
-    if command.mpi:
-        _start_mpi(launcher, optional=name == "env")
+    if command.ranks == "any":
+        _start_mpi(launcher, needed=False)
     code: int = module.run(args)
     return code
 
@@ -117,12 +120,12 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
     raise ConfigError(f"fourfold has no command {name!r}; {hint}")
 
 
-def _start_mpi(launcher: Launcher | None, *, optional: bool) -> None:
+def _start_mpi(launcher: Launcher | None, *, needed: bool = True) -> None:
     """Start MPI and see whether it agrees with the launcher."""
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        if optional:
+        if not needed:
             return
         raise ConfigError(
             f"MPI cannot be loaded ({str(error).splitlines()[0]}); load your site's MPI module,"

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+ARCH: str
+"""The CPU that it was compiled for."""
+
 class Index:
     """Exact map of uint64 keys to uint32 slots 0, 1, 2, ... in the order in which new keys come."""
 

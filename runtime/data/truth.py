@@ -15,7 +15,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import isnan, nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -99,13 +101,16 @@ class TruthSums:
 def write_truth(
     folder: Path, settings: Mapping[str, object], splits: Mapping[str, tuple[list[str], Truth]]
 ) -> None:
-    """Write `truth.json`: how the logs were made, and files and best figures of every split."""
-    content = {
-        "format": _FORMAT,
-        "settings": dict(settings),
-        "splits": {name: {"files": files, **asdict(t)} for name, (files, t) in splits.items()},
-    }
-    (folder / FILE).write_text(json.dumps(content, indent=2) + "\n")
+    """Write `truth.json`: how the logs were made, and files and best figures of every split.
+
+    A figure that does not exist (the AUC of clicks only, say) is null.
+    """
+    described = {}
+    for name, (files, truth) in splits.items():
+        figures = {key: None if isnan(value) else value for key, value in asdict(truth).items()}
+        described[name] = {"files": files, **figures}
+    content = {"format": _FORMAT, "settings": dict(settings), "splits": described}
+    (folder / FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def find_truth(config: DataConfig) -> Truth | None:
@@ -125,7 +130,10 @@ def find_truth(config: DataConfig) -> Truth | None:
         if content["format"] != _FORMAT:
             return None
         split = content["splits"]["eval"]
-        truth = Truth(**{field.name: split[field.name] for field in fields(Truth)})
+        figures: dict[str, Any] = {
+            f.name: nan if split[f.name] is None else split[f.name] for f in fields(Truth)
+        }
+        truth = Truth(**figures)
         known = {path.parent / name for name in split["files"]}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(

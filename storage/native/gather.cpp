@@ -116,22 +116,7 @@ Loop choose(Dtype dtype, Dtype wire, uint32_t dim) {
     return with_dtype(wire, [&](auto sent) -> Loop {
       using T = decltype(element);
       using Wire = decltype(sent);
-      switch (dim) {
-        case 8:
-          return run<T, Wire, 8>;
-        case 16:
-          return run<T, Wire, 16>;
-        case 32:
-          return run<T, Wire, 32>;
-        case 64:
-          return run<T, Wire, 64>;
-        case 128:
-          return run<T, Wire, 128>;
-        case 256:
-          return run<T, Wire, 256>;
-        default:
-          return run<T, Wire, 0>;
-      }
+      return with_dim(dim, [](auto width) -> Loop { return run<T, Wire, decltype(width)::value>; });
     });
   });
 }

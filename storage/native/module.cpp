@@ -9,6 +9,7 @@ void bind_bench_rows(nanobind::module_& m);
 
 NB_MODULE(_native, m) {
   m.doc() = "Rows, index and pad of one rank.";
+  m.attr("ARCH") = FOURFOLD_ARCH;
   ff::bind_index(m);
   ff::bind_arithmetic(m);
   ff::bind_pad(m);

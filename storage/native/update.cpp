@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "gradient.h"
 #include "pad.h"
 #include "parallel.h"
 #include "prefetch.h"
@@ -12,115 +13,6 @@
 
 namespace ff {
 namespace {
-
-// Gradient rows of one run, in the type of the wire.
-struct Gradients {
-  const uint64_t* addresses;  // by segment
-  uint32_t dim;
-  const Entry* entries;   // null: a distinct run, gradient row g - first of one segment
-  const float* weights;   // of the entries, or null
-  const uint32_t* first;  // entry of each group
-  size_t known;           // entries up to here belong to this run
-  uint64_t start;         // distinct run: address of gradient row 0
-  size_t group_begin;     // distinct run: number of its first group
-};
-
-template <class Wire>
-const Wire* gradient_row(const Gradients& g, size_t entry) {
-  const Entry e = g.entries[entry];
-  return reinterpret_cast<const Wire*>(g.addresses[e.segment]) + size_t{e.row} * g.dim;
-}
-
-// Groups follow each other, and so do their entries: rows of gradients to come are asked for by
-// entry. (Those of a distinct run follow each other in memory, which the hardware sees.)
-constexpr size_t ENTRIES_AHEAD = 16;
-
-template <class Wire, int D>
-FF_INLINE void ask_gradient(const Gradients& g, size_t entry) {
-  if (entry >= g.known) return;
-  const size_t dim = D > 0 ? D : g.dim;
-  prefetch<false>(reinterpret_cast<const char*>(gradient_row<Wire>(g, entry)), dim * sizeof(Wire));
-}
-
-// Sum of a group's gradient rows, in order, to `out`.
-template <class Wire, int D>
-void sum_group(const Gradients& g, size_t group, float* out) {
-  const size_t begin = g.first[group], end = g.first[group + 1];
-  auto weight = [&](size_t e) { return g.weights != nullptr ? g.weights[e] : 1.0f; };
-  if constexpr (D > 0) {
-    constexpr int W = D % 16 == 0 ? 16 : 8;
-    using L = Lanes<W>;
-    typename L::F lanes[D / W] = {};
-    for (size_t e = begin; e < end; ++e) {
-      ask_gradient<Wire, D>(g, e + ENTRIES_AHEAD);
-      const Wire* const row = gradient_row<Wire>(g, e);
-      const float by = weight(e);
-#pragma GCC unroll 32
-      for (int k = 0; k < D / W; ++k) lanes[k] += by * L::load(row + W * k);
-    }
-#pragma GCC unroll 32
-    for (int k = 0; k < D / W; ++k) L::store(out + W * k, lanes[k]);
-  } else {
-    std::fill_n(out, g.dim, 0.0f);
-    for (size_t e = begin; e < end; ++e) {
-      ask_gradient<Wire, D>(g, e + ENTRIES_AHEAD);
-      const Wire* const row = gradient_row<Wire>(g, e);
-      add_scaled(out, weight(e), row, g.dim);
-    }
-  }
-}
-
-// The gradient of a group as floats: where it lies if nothing has to be computed, else in `space`.
-template <class Wire, int D>
-const float* gradient_of(const Gradients& g, size_t group, float* space) {
-  if (g.entries == nullptr) {
-    const Wire* const row =
-        reinterpret_cast<const Wire*>(g.start) + (group - g.group_begin) * size_t{g.dim};
-    if constexpr (std::is_same_v<Wire, float>) return row;
-    convert(row, space, D > 0 ? D : g.dim);
-    return space;
-  }
-  if constexpr (std::is_same_v<Wire, float>) {
-    const size_t begin = g.first[group];
-    if (g.weights == nullptr && g.first[group + 1] == begin + 1) {
-      ask_gradient<float, D>(g, begin + ENTRIES_AHEAD);
-      return gradient_row<float>(g, begin);
-    }
-  }
-  sum_group<Wire, D>(g, group, space);
-  return space;
-}
-
-using GradientOf = const float* (*)(const Gradients&, size_t, float*);
-
-// Calls f with the width as a constant, 0 for widths that have no loops of their own.
-template <class F>
-auto with_dim(uint32_t dim, F&& f) {
-  switch (dim) {
-    case 8:
-      return f(std::integral_constant<int, 8>{});
-    case 16:
-      return f(std::integral_constant<int, 16>{});
-    case 32:
-      return f(std::integral_constant<int, 32>{});
-    case 64:
-      return f(std::integral_constant<int, 64>{});
-    case 128:
-      return f(std::integral_constant<int, 128>{});
-    case 256:
-      return f(std::integral_constant<int, 256>{});
-    default:
-      return f(std::integral_constant<int, 0>{});
-  }
-}
-
-GradientOf choose_gradient(Dtype wire, uint32_t dim) {
-  return with_dtype(wire, [&](auto sent) {
-    return with_dim(dim, [&](auto width) -> GradientOf {
-      return gradient_of<decltype(sent), decltype(width)::value>;
-    });
-  });
-}
 
 // A share of a run's groups, ready for a loop.
 struct Writing {

@@ -152,6 +152,27 @@ FF_HD void in_lanes(size_t dim, F&& f) {
   for (int left = 3; left > 0 && d < dim; --left, ++d) f.template operator()<1>(d);
 }
 
+// Calls f with the width as a constant, 0 for widths that have no loops of their own.
+template <class F>
+inline auto with_dim(uint32_t dim, F&& f) {
+  switch (dim) {
+    case 8:
+      return f(std::integral_constant<int, 8>{});
+    case 16:
+      return f(std::integral_constant<int, 16>{});
+    case 32:
+      return f(std::integral_constant<int, 32>{});
+    case 64:
+      return f(std::integral_constant<int, 64>{});
+    case 128:
+      return f(std::integral_constant<int, 128>{});
+    case 256:
+      return f(std::integral_constant<int, 256>{});
+    default:
+      return f(std::integral_constant<int, 0>{});
+  }
+}
+
 // dst = src in another type, to nearest. No overlap.
 template <class To, class From>
 FF_HD void convert(const From* src, To* dst, size_t dim) {

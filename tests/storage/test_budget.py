@@ -87,19 +87,24 @@ def test_the_message_names_budget_use_need_and_table() -> None:
 
 
 def test_freed_memory_serves_another_table_with_larger_blocks() -> None:
-    pad = Pad([spec_of(0, 10**6, 1), spec_of(1, 10**6, 512)], budget_bytes=4 << 20)
+    """A table in blocks of 64 KiB, then 200 small ones in blocks of 4 KiB, then the first again."""
+    small = [spec_of(table, 2000, 1) for table in range(1, 201)]
+    pad = Pad([spec_of(0, 10**6, 512), *small], budget_bytes=4 << 20)
 
-    def fill_all(tile: int) -> int:
+    def fill_large() -> int:
         with pytest.raises(BudgetError):
-            fill(pad, tile, 10**6, batch=100)
-        return pad.tile_rows(tile)
+            fill(pad, 0, 10**6, batch=100)
+        return pad.tile_rows(0)
 
-    large = fill_all(1)
+    large = fill_large()
     assert large * 2052 > 3 << 20
-    assert pad.erase(1, np.arange(10**6)) == large
-    assert fill_all(0) * 8 > 3 << 20
-    pad.erase(0, np.arange(10**6))
-    assert fill_all(1) == large
+    assert pad.erase(0, np.arange(10**6)) == large
+    for tile in range(1, 201):
+        create(pad, tile, np.arange(2000))
+        assert pad.tile_bytes(tile) < 6 * 4096
+    for tile in range(1, 201):
+        pad.erase(tile, np.arange(2000))
+    assert fill_large() == large
 
 
 def resident() -> int:

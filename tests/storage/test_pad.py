@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fourfold.storage import (
+    FTRL,
     SGD,
     Adam,
     Pad,
@@ -254,12 +255,14 @@ def test_threads_and_kind_of_table_change_no_bit(dtype: str, optimizer: Any, dim
     assert (busy_pad(3, None, dtype, optimizer, dim) == one).all()
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
-@pytest.mark.parametrize("dim", [12, 64])
-def test_16_bit_rows_update_alike_in_any_cut(dtype: str, dim: int) -> None:
-    """Stochastic rounding takes its bits from (seed, step, id, column)."""
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("optimizer", [SGD(), Adam(), FTRL(l1=0.1)])
+@pytest.mark.parametrize("dim", [13, 64])
+def test_rows_update_alike_in_any_cut(dtype: str, optimizer: Any, dim: int) -> None:
+    """Elements do not see each other; stochastic rounding knows (seed, step, id, column) only."""
     ids = np.arange(300, dtype=np.int64)
     gradient = np.random.default_rng(0).standard_normal((300, 2 * dim)).astype(np.float32)
+    fields = {"dtype": dtype, "optimizer": optimizer}
 
     def train(spec: RowSpec, ids: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         pad = Pad([spec])
@@ -272,12 +275,12 @@ def test_16_bit_rows_update_alike_in_any_cut(dtype: str, dim: int) -> None:
             pad.release(ticket)
         return pad.weights(0, ids)
 
-    whole = train(spec_of(0, 300, 2 * dim, dtype=dtype), ids, gradient)
-    right = spec_of(0, 300, dim, dtype=dtype, column=dim)
+    whole = train(spec_of(0, 300, 2 * dim, **fields), ids, gradient)
+    right = spec_of(0, 300, dim, column=dim, **fields)
     assert (train(right, ids, gradient[:, dim:]) == whole[:, dim:]).all()
     for rows in (300, None):
         bucket = _native.bucket_of(ids, 0, 2, rows is None)
-        half = spec_of(0, rows, 2 * dim, dtype=dtype, bucket=1, buckets=2)
+        half = spec_of(0, rows, 2 * dim, bucket=1, buckets=2, **fields)
         mine = ids[bucket == 1]
         assert (train(half, mine, gradient[mine]) == whole[mine]).all()
 
