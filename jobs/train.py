@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass
 import torch
 from mpi4py import MPI
 
+from fourfold.comm.errors import PlacementError
 from fourfold.runtime.assembly import create_bags
 from fourfold.runtime.blueprint import Blueprint, make_blueprint
 from fourfold.runtime.config import Job, load_job
 from fourfold.runtime.data.hashing import describe_hashing
 from fourfold.runtime.data.reader import Reader, Split, open_reader
 from fourfold.runtime.data.truth import Truth, find_truth
+from fourfold.runtime.errors import Error
 from fourfold.runtime.matmul import keep_freed_memory, use_onednn
 from fourfold.runtime.metrics import Metrics
 from fourfold.runtime.models import build_model
@@ -44,8 +46,10 @@ def run(args: argparse.Namespace) -> int:
     keep_freed_memory()
     onednn = use_onednn()
     first = roles.dense[0]  # one rank decides: rounding on another CPU might break a tie otherwise
-    drawn = make_blueprint(job, world, roles) if comm.rank == first else None
-    blueprint: Blueprint = comm.bcast(drawn, root=first)
+    drawn = draw(job, world, roles) if comm.rank == first else None
+    blueprint: Blueprint | Exception = comm.bcast(drawn, root=first)
+    if isinstance(blueprint, Exception):
+        raise blueprint
     model = None
     if comm.rank in roles.dense:
         width = len(blueprint.schema.dense)
@@ -71,6 +75,14 @@ def run(args: argparse.Namespace) -> int:
         Run(job, comm, roles, folder, trainer).train()
         bags.close()
     return 0
+
+
+def draw(job: Job, world: World, roles: Roles) -> Blueprint | Exception:
+    """Make the blueprint, or give the mistake in the job that every rank shall hear of."""
+    try:
+        return make_blueprint(job, world, roles, needs_data=True)
+    except (Error, PlacementError) as error:
+        return error
 
 
 def introduce(

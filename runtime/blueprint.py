@@ -48,10 +48,11 @@ class Blueprint:
     plan: Plan
 
 
-def make_blueprint(job: Job, world: World, roles: Roles) -> Blueprint:
+def make_blueprint(job: Job, world: World, roles: Roles, *, needs_data: bool = False) -> Blueprint:
     """Look at the first batches of a job's data and place its tables. Local.
 
-    Raises ConfigError, DataError and PlacementError for what cannot be.
+    needs_data: raise DataError if there are none, instead of assuming what they would ask. Raises
+    ConfigError, DataError and PlacementError for what cannot be.
     """
     schema = read_schema(job.data)
     tables, features = complete_tables(job.table, job.embedding, schema.sparse)
@@ -62,7 +63,7 @@ def make_blueprint(job: Job, world: World, roles: Roles) -> Blueprint:
         wire_bytes=4 if job.embedding.wire == "fp32" else 2,
         dense_parameters=sum(p.numel() for p in model.parameters()),
     )
-    stats, loads, lookups = _look_at_data(job, tables, features)
+    stats, loads, lookups = _look_at_data(job, tables, features, needs_data)
     plan = plan_or_load(
         loads,
         world,
@@ -76,7 +77,7 @@ def make_blueprint(job: Job, world: World, roles: Roles) -> Blueprint:
 
 
 def _look_at_data(
-    job: Job, tables: tuple[Table, ...], features: tuple[Feature, ...]
+    job: Job, tables: tuple[Table, ...], features: tuple[Feature, ...], needs_data: bool
 ) -> tuple[tuple[LookupStats, ...] | None, list[TableLoad], str]:
     """Measure the lookups of each table on the first batches; assume them if there are none."""
     size = job.train.batch_size
@@ -84,6 +85,8 @@ def _look_at_data(
         with open_reader(job.data, shard=0, shards=1, batch_size=size) as reader:
             batches = list(itertools.islice(reader, SAMPLED_BATCHES))
     except DataError as error:
+        if needs_data:
+            raise
         loads = [
             dataclasses.replace(load, growth=growth_of(zipf_distinct(n, load.num_rows, SKEW), n))
             for load in table_loads(tables, features)

@@ -130,9 +130,8 @@ def find_truth(config: DataConfig) -> Truth | None:
         if content["format"] != _FORMAT:
             return None
         split = content["splits"]["eval"]
-        figures: dict[str, Any] = {
-            f.name: nan if split[f.name] is None else split[f.name] for f in fields(Truth)
-        }
+        figures: dict[str, Any] = {field.name: split[field.name] for field in fields(Truth)}
+        figures |= {name: nan for name, value in figures.items() if value is None}
         truth = Truth(**figures)
         known = {path.parent / name for name in split["files"]}
     except (ValueError, KeyError, TypeError) as error:
