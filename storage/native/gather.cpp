@@ -11,102 +11,105 @@
 namespace ff {
 namespace {
 
-// One piece of a segment, ready for a loop.
+// A segment, ready for a loop. Arrays are those of the whole request.
 struct Reading {
-  RowView rows;
+  const char* const* rows;  // null where a row is missing
+  size_t num_rows;
+  const uint64_t* ids;     // null when no row is missing
+  const float* weights;    // or null
+  const int64_t* offsets;  // pooled: of the segment's bags; else null
+  size_t ids_begin;        // of the segment
   const Tile* tile;
   uint32_t dim;
-  const uint32_t* slots;   // of the whole request
-  const uint64_t* ids;     // the same; null when no row is missing
-  const float* weights;    // the same, or null
-  const int64_t* offsets;  // pooled: of the segment's bags
-  size_t ids_begin;        // rows: id of reply row 0
-  size_t ids_known;        // slots up to here belong to this tile
 };
 
-// D columns known to the compiler, or any number (D = 0).
+// D columns known to the compiler, or any number, and rows that may be missing (D = 0).
 template <class T, class Wire, int D>
 struct Gather {
   static constexpr int W = D % 16 == 0 ? 16 : 8;
   using L = Lanes<W>;
 
-  static FF_INLINE void ask(const Reading& r, size_t i, size_t bytes) {
-    if (i >= r.ids_known) return;
-    const uint32_t slot = r.slots[i];
-    if (D == 0 && slot == Tile::NONE) return;
-    prefetch<false>(r.rows.weights(slot), bytes);
+  const Reading r;
+  const size_t dim = D > 0 ? D : r.dim;
+  const size_t ahead = rows_ahead(dim * sizeof(T), READ_AHEAD);
+  std::vector<T> newborn = std::vector<T>(D > 0 ? 0 : dim);
+  std::vector<float> sum = std::vector<float>(D > 0 ? 0 : dim);
+
+  FF_INLINE void ask(size_t i) const {
+    if (i >= r.num_rows) return;
+    const size_t bytes = (D > 0 ? D : dim) * sizeof(T);
+    prefetch<false>(r.rows[i], bytes);
   }
 
-  // The row, or what it would be born as (loops with D = 0 only).
-  static const T* row(const Reading& r, size_t i, T* newborn) {
-    const uint32_t slot = r.slots[i];
-    if (D > 0 || slot != Tile::NONE) return reinterpret_cast<const T*>(r.rows.weights(slot));
-    r.tile->bear_weights(r.ids[i], newborn);
-    return newborn;
+  void start(size_t i) const {
+    for (const size_t end = i + ahead; i < end; ++i) ask(i);
   }
 
-  static void rows(const Reading& reading, size_t begin, size_t end, Wire* out) {
-    const Reading r = reading;  // a copy of its own can stay in registers
-    const size_t dim = D > 0 ? D : r.dim, bytes = dim * sizeof(T);
-    const size_t ahead = rows_ahead(bytes, READ_AHEAD);
-    std::vector<T> newborn(D > 0 ? 0 : dim);
-    for (size_t i = r.ids_begin + begin; i < r.ids_begin + begin + ahead; ++i) ask(r, i, bytes);
+  // The row, or what it would be born as.
+  FF_INLINE const T* row(size_t i) {
+    if (D > 0 || r.rows[i] != nullptr) return reinterpret_cast<const T*>(r.rows[i]);
+    r.tile->bear_weights(r.ids[i], newborn.data());
+    return newborn.data();
+  }
+
+  void rows(size_t begin, size_t end, Wire* out) {
+    start(r.ids_begin + begin);
     for (size_t b = begin; b < end; ++b) {
-      const size_t i = r.ids_begin + b;
-      ask(r, i + ahead, bytes);
-      const T* const from = row(r, i, newborn.data());
-      Wire* const to = out + b * dim;
-      if constexpr (std::is_same_v<T, Wire>) {
-        memcpy(to, from, bytes);
-      } else {
-        convert(from, to, dim);
-      }
+      ask(r.ids_begin + b + ahead);
+      const T* const from = row(r.ids_begin + b);
+      const size_t width = D > 0 ? D : dim;
+      if constexpr (std::is_same_v<T, Wire>)
+        memcpy(out + b * width, from, width * sizeof(T));
+      else
+        convert(from, out + b * width, width);
     }
   }
 
-  static void bags(const Reading& reading, size_t begin, size_t end, Wire* out) {
-    const Reading r = reading;  // a copy of its own can stay in registers
-    const size_t dim = D > 0 ? D : r.dim, bytes = dim * sizeof(T);
-    const size_t ahead = rows_ahead(bytes, READ_AHEAD);
-    std::vector<T> newborn(D > 0 ? 0 : dim);
-    std::vector<float> sum(D > 0 ? 0 : dim);
-    const size_t start = r.offsets[begin];
-    for (size_t i = start; i < start + ahead; ++i) ask(r, i, bytes);
+  void bags(size_t begin, size_t end, Wire* out) {
+    start(r.offsets[begin]);
+    auto weight = [w = r.weights](size_t i) { return w[i]; };
+    auto one = [](size_t) { return 1.0f; };
     for (size_t b = begin; b < end; ++b) {
-      const size_t last = r.offsets[b + 1];
-      Wire* const to = out + b * dim;
-      if constexpr (D > 0) {
-        typename L::F lanes[D / W] = {};
-        for (size_t i = r.offsets[b]; i < last; ++i) {
-          ask(r, i + ahead, bytes);
-          const T* const from = row(r, i, nullptr);
-          const float weight = r.weights != nullptr ? r.weights[i] : 1.0f;
+      const size_t first = r.offsets[b], last = r.offsets[b + 1];
+      Wire* const to = out + b * (D > 0 ? D : dim);
+      if (r.weights != nullptr)
+        bag(first, last, to, weight);
+      else
+        bag(first, last, to, one);
+    }
+  }
+
+  template <class Weight>
+  FF_INLINE void bag(size_t first, size_t last, Wire* to, Weight&& weight) {
+    if constexpr (D > 0) {
+      typename L::F lanes[D / W] = {};
+      for (size_t i = first; i < last; ++i) {
+        ask(i + ahead);
+        const T* const from = row(i);
+        const float by = weight(i);
 #pragma GCC unroll 32
-          for (int k = 0; k < D / W; ++k) lanes[k] += weight * L::load(from + W * k);
-        }
-#pragma GCC unroll 32
-        for (int k = 0; k < D / W; ++k) L::store(to + W * k, lanes[k]);
-      } else {
-        std::fill(sum.begin(), sum.end(), 0.0f);
-        for (size_t i = r.offsets[b]; i < last; ++i) {
-          ask(r, i + ahead, bytes);
-          const T* const from = row(r, i, newborn.data());
-          const float weight = r.weights != nullptr ? r.weights[i] : 1.0f;
-          add_scaled(sum.data(), weight, from, dim);
-        }
-        convert(sum.data(), to, dim);
+        for (int k = 0; k < D / W; ++k) lanes[k] += by * L::load(from + W * k);
       }
+#pragma GCC unroll 32
+      for (int k = 0; k < D / W; ++k) L::store(to + W * k, lanes[k]);
+    } else {
+      std::fill(sum.begin(), sum.end(), 0.0f);
+      for (size_t i = first; i < last; ++i) {
+        ask(i + ahead);
+        add_scaled(sum.data(), weight(i), row(i), dim);
+      }
+      convert(sum.data(), to, dim);
     }
   }
 };
 
 template <class T, class Wire, int D>
 void run(const Reading& reading, size_t begin, size_t end, void* out) {
-  using G = Gather<T, Wire, D>;
+  Gather<T, Wire, D> gather{reading};
   if (reading.offsets != nullptr)
-    G::bags(reading, begin, end, static_cast<Wire*>(out));
+    gather.bags(begin, end, static_cast<Wire*>(out));
   else
-    G::rows(reading, begin, end, static_cast<Wire*>(out));
+    gather.rows(begin, end, static_cast<Wire*>(out));
 }
 
 using Loop = void (*)(const Reading&, size_t, size_t, void*);
@@ -125,25 +128,21 @@ Loop choose(Dtype dtype, Dtype wire, uint32_t dim) {
 
 void Pad::gather(const Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire) {
   check(ticket, segments);
-  std::vector<size_t> run_end(ticket.segments.size());
-  for (const Run& run : ticket.runs)
-    for (size_t s = run.segment_begin; s < run.segment_end; ++s) run_end[s] = run.id_end;
+  const bool missing = ticket.missing > 0;
   parallel_for(threads_, ticket.replies.size(), 1, [&](size_t first, size_t last, int) {
     for (size_t share = first; share < last; ++share) {
       for (const Piece& piece : ticket.replies[share]) {
         const Segment& segment = ticket.segments[piece.part];
-        const Tile& tile = *tiles_[segment.tile];
-        const TileSpec& spec = tile.spec();
-        const bool missing = ticket.missing > 0;
-        Reading reading{tile.view(),
-                        &tile,
-                        spec.dim,
-                        ticket.slots.data(),
-                        missing ? ticket.ids.data() : nullptr,
-                        segment.pooled && !ticket.weights.empty() ? ticket.weights.data() : nullptr,
-                        segment.pooled ? ticket.offsets.data() + segment.first_bag : nullptr,
-                        segment.id_begin,
-                        run_end[piece.part]};
+        const TileSpec& spec = tiles_[segment.tile]->spec();
+        const bool weighted = segment.pooled && !ticket.weights.empty();
+        const Reading reading{ticket.rows_at.data(),
+                              ticket.rows_at.size(),
+                              missing ? ticket.ids.data() : nullptr,
+                              weighted ? ticket.weights.data() : nullptr,
+                              segment.pooled ? ticket.offsets.data() + segment.first_bag : nullptr,
+                              segment.id_begin,
+                              tiles_[segment.tile].get(),
+                              spec.dim};
         choose(spec.dtype, wire, missing ? 0 : spec.dim)(
             reading, piece.begin, piece.end, reinterpret_cast<void*>(addresses[piece.part]));
       }

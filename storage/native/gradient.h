@@ -14,12 +14,11 @@ namespace ff {
 struct Gradients {
   const uint64_t* addresses;  // by segment
   uint32_t dim;
-  const Entry* entries;   // null: a distinct run, gradient row g - first of one segment
+  const Entry* entries;   // null: a distinct run; gradient row i of its segment belongs to group i
   const float* weights;   // of the entries, or null
   const uint32_t* first;  // entry of each group
   size_t known;           // entries up to here belong to this run
-  uint64_t start;         // distinct run: address of gradient row 0
-  size_t group_begin;     // distinct run: number of its first group
+  uint64_t start;         // distinct run: where the row of group 0 would be
 };
 
 template <class Wire>
@@ -28,9 +27,15 @@ FF_INLINE const Wire* gradient_row(const Gradients& g, size_t entry) {
   return reinterpret_cast<const Wire*>(g.addresses[e.segment]) + size_t{e.row} * g.dim;
 }
 
-// Groups follow each other, and so do their entries: rows of gradients to come are asked for by
-// entry. (Those of a distinct run follow each other in memory, which the hardware sees.)
+// Groups follow each other, and so do their entries: gradient rows to come are asked for by entry.
+// Those of a distinct run even lie one after the other, but among the random rows of an update the
+// hardware does not see it.
 constexpr size_t ENTRIES_AHEAD = 16;
+
+template <class Wire>
+FF_INLINE void ask_ahead(const Wire* row, size_t dim) {
+  prefetch<false>(reinterpret_cast<const char*>(row + ENTRIES_AHEAD * dim), dim * sizeof(Wire));
+}
 
 template <class Wire, int D>
 FF_INLINE void ask_gradient(const Gradients& g, size_t entry) {
@@ -71,10 +76,11 @@ void sum_group(const Gradients& g, size_t group, float* out) {
 template <class Wire, int D>
 const float* gradient_of(const Gradients& g, size_t group, float* space) {
   if (g.entries == nullptr) {
-    const Wire* const row =
-        reinterpret_cast<const Wire*>(g.start) + (group - g.group_begin) * size_t{g.dim};
+    const size_t dim = D > 0 ? D : g.dim;
+    const Wire* const row = reinterpret_cast<const Wire*>(g.start) + group * dim;
+    ask_ahead(row, dim);
     if constexpr (std::is_same_v<Wire, float>) return row;
-    convert(row, space, D > 0 ? D : g.dim);
+    convert(row, space, dim);
     return space;
   }
   if constexpr (std::is_same_v<Wire, float>) {

@@ -91,6 +91,7 @@ struct Grouping {
       const uint32_t i = static_cast<uint32_t>(items[e]);
       if (slot != last) {
         ticket.group_slot[group] = static_cast<uint32_t>(slot);
+        ticket.group_at[group] = ticket.rows_at[i];
         ticket.group_first[group] = static_cast<uint32_t>(e);
         if (needs_id) ticket.group_id[group] = ticket.ids[i];
         ++group;
@@ -121,6 +122,7 @@ void find_owners(const Ticket& ticket, const Run& run, std::vector<Entry>& owner
 // Room for `num_groups` groups of `num_entries` entries.
 void make_room(Ticket& ticket, size_t num_groups, size_t num_entries, bool with_ids) {
   ticket.group_slot.resize(num_groups);
+  ticket.group_at.resize(num_groups);
   ticket.group_first.resize(num_groups + 1);
   ticket.group_first[num_groups] = static_cast<uint32_t>(num_entries);
   ticket.group_id.resize(with_ids ? num_groups : 0);

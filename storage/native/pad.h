@@ -64,6 +64,7 @@ class Pad {
   void resolve_static(const Run& run, const int64_t* positions, Ticket& ticket);
   void resolve_dynamic(size_t plane, const int64_t* ids, Ticket& ticket);
   void bear_newborns();
+  void locate(Ticket& ticket) const;
   void keep_ids(const Request& request, Ticket& ticket) const;
   void share_replies(Ticket& ticket) const;
   void share_updates(Ticket& ticket) const;

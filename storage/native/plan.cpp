@@ -9,6 +9,7 @@ namespace ff {
 namespace {
 
 constexpr size_t BIRTHS_PER_THREAD = 64;
+constexpr size_t IDS_PER_THREAD = 16384;
 
 // The largest blocks that tiles should take: small beside the budget, so that little of it is left
 // unused; for dynamic tiles, of which any may stay small, small beside their share of it.
@@ -146,6 +147,22 @@ void Pad::resolve(const Request& request, Ticket& ticket) {
   }
   ticket.born = newborns_.size();
   bear_newborns();
+  locate(ticket);
+}
+
+// Where the rows lie. They stay there until the ticket is released.
+void Pad::locate(Ticket& ticket) const {
+  ticket.rows_at.resize(ticket.slots.size());
+  for (const Run& run : ticket.runs) {
+    const RowView view = tiles_[run.tile]->view();
+    const size_t ids = run.id_end - run.id_begin;
+    parallel_for(threads_, ids, IDS_PER_THREAD, [&](size_t begin, size_t end, int) {
+      for (size_t i = run.id_begin + begin; i < run.id_begin + end; ++i) {
+        const uint32_t slot = ticket.slots[i];
+        ticket.rows_at[i] = slot == Tile::NONE ? nullptr : view.weights(slot);
+      }
+    });
+  }
 }
 
 void Pad::resolve_static(const Run& run, const int64_t* positions, Ticket& ticket) {

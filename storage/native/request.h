@@ -64,11 +64,13 @@ struct Ticket {
   std::vector<Segment> segments;
   std::vector<Run> runs;
   std::vector<uint32_t> slots;   // (n,) Tile::NONE where missing
+  std::vector<char*> rows_at;    // (n,) the weights of each row, null where missing
   std::vector<uint64_t> ids;     // (n,) ids of the tables; empty when nobody will need them
   std::vector<int64_t> offsets;  // bags of the pooled segments
   std::vector<float> weights;    // (n,) or empty
 
   std::vector<uint32_t> group_slot;
+  std::vector<char*> group_at;
   std::vector<uint64_t> group_id;  // empty when no tile has 16-bit rows
   std::vector<uint32_t> group_first;
   std::vector<Entry> entries;

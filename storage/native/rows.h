@@ -84,6 +84,7 @@ struct RowLayout {
 struct RowView {
   char* const* blocks;
   uint32_t shift, mask;
+  size_t block_bytes;  // blocks are aligned to it
   uint32_t weight_stride, state_stride, row_state_stride;
   size_t state_offset, row_state_offset, meta_offset;
 
@@ -96,8 +97,23 @@ struct RowView {
   char* row_state(uint32_t slot) const {
     return blocks[slot >> shift] + row_state_offset + size_t{slot & mask} * row_state_stride;
   }
+  // The same from the address of the weights, without a look into the directory.
+  char* state(char* weights, uint32_t slot) const {
+    return block_of(weights) + state_offset + size_t{slot & mask} * state_stride;
+  }
+  template <int row_states>
+  float* row_state(char* weights, uint32_t slot) const {
+    char* const first = block_of(weights) + row_state_offset;
+    return reinterpret_cast<float*>(first) + size_t{slot & mask} * row_states;
+  }
+
   char* meta(uint32_t slot) const {
     return blocks[slot >> shift] + meta_offset + size_t{slot & mask} * sizeof(Meta);
+  }
+
+ private:
+  char* block_of(char* weights) const {
+    return reinterpret_cast<char*>(reinterpret_cast<uintptr_t>(weights) & ~(block_bytes - 1));
   }
 };
 

@@ -80,10 +80,9 @@ size_t Tile::choose_block(size_t block_limit) const {
 
 RowView Tile::view() const {
   const RowLayout& l = layout_;
-  return {directory(),    l.shift,
-          mask(),         l.weight_stride,
-          l.state_stride, l.row_state_stride,
-          l.state_offset, l.row_state_offset,
+  return {directory(),        l.shift,         mask(),
+          l.block_bytes,      l.weight_stride, l.state_stride,
+          l.row_state_stride, l.state_offset,  l.row_state_offset,
           l.meta_offset};
 }
 

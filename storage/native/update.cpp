@@ -19,64 +19,72 @@ struct Writing {
   RowView rows;
   uint32_t dim, column;
   uint64_t noise;         // key of this table and step for stochastic rounding
+  char* const* at;        // weights of the groups' rows
   const uint32_t* slots;  // of the groups
   const uint64_t* ids;    // of the groups; null for fp32 rows
   size_t begin, end;      // groups
   size_t known;           // slots up to here belong to this tile
   const Gradients* gradients;
   GradientOf gradient_of;
+  const float*
+      direct;  // gradient rows as they lie, by group, if nothing has to be computed; or null
 };
 
 template <class Optimizer, class T, int D>
 struct Update {
-  static constexpr int STATES = Optimizer::ELEMENT_STATES;
-  static constexpr size_t TOGETHER = 8;
+  static constexpr int STATES = Optimizer::ELEMENT_STATES, ROW_STATES = Optimizer::ROW_STATES;
+  static constexpr size_t TOGETHER = 4;
 
   static FF_INLINE void ask(const Writing& u, size_t group) {
     if (group >= u.known) return;
+    char* const weights = u.at[group];
     const uint32_t slot = u.slots[group];
     const size_t dim = D > 0 ? D : u.dim;
-    prefetch<true>(u.rows.weights(slot), dim * sizeof(T));
-    if constexpr (STATES > 0) prefetch<true>(u.rows.state(slot), dim * 4 * STATES);
-    if constexpr (Optimizer::ROW_STATES > 0) __builtin_prefetch(u.rows.row_state(slot), 1, 3);
+    prefetch<true>(weights, dim * sizeof(T));
+    if constexpr (STATES > 0) prefetch<true>(u.rows.state(weights, slot), dim * 4 * STATES);
+    if constexpr (ROW_STATES > 0)
+      __builtin_prefetch(u.rows.row_state<ROW_STATES>(weights, slot), 1, 3);
   }
 
-  // One step of W elements from column d on.
+  // One step of the elements d to d + W of a row.
   template <int W>
   static FF_INLINE void lanes(const Optimizer& optimizer, T* weights, const float* gradient,
-                              float* s0, float* s1, float scale, uint64_t noise, uint32_t column) {
+                              float* state, size_t d, size_t dim, float scale, uint64_t noise,
+                              uint32_t column) {
     using L = Lanes<W>;
+    float* const s0 = STATES > 0 ? state + d : nullptr;
+    float* const s1 = STATES > 1 ? state + dim + d : nullptr;
     float w[W], a[W], b[W];
-    L::store(w, L::load(weights));
+    L::store(w, L::load(weights + d));
     if constexpr (STATES > 0) L::store(a, L::load(s0));
     if constexpr (STATES > 1) L::store(b, L::load(s1));
-    for (int i = 0; i < W; ++i) optimizer.element(w[i], gradient[i], a[i], b[i], scale);
+    for (int i = 0; i < W; ++i) optimizer.element(w[i], gradient[d + i], a[i], b[i], scale);
     if constexpr (STATES > 0) L::store(s0, L::load(a));
     if constexpr (STATES > 1) L::store(s1, L::load(b));
     typename L::U random = {};
-    if constexpr (!std::is_same_v<T, float>) random = rounding_bits(noise, column, L::NUMBERS);
-    L::store(weights, L::load(w), random);
+    if constexpr (!std::is_same_v<T, float>)
+      random = rounding_bits(noise, column + static_cast<uint32_t>(d), L::NUMBERS);
+    L::store(weights + d, L::load(w), random);
   }
 
   // The row's part of the step, before its elements'.
   static FF_INLINE float scale_of(const Writing& u, const Optimizer& optimizer, size_t group,
                                   const float* gradient) {
-    float* const state = reinterpret_cast<float*>(u.rows.row_state(u.slots[group]));
-    const uint32_t dim = D > 0 ? D : u.dim;
-    return optimizer.row(state, Optimizer::ROW_STATES > 0 ? mean_square(gradient, dim) : 0.0f);
+    if constexpr (ROW_STATES == 0) return optimizer.row(nullptr, 0.0f);
+    float* const state = u.rows.row_state<ROW_STATES>(u.at[group], u.slots[group]);
+    return optimizer.row(state, mean_square(gradient, D > 0 ? D : u.dim));
   }
 
   static FF_INLINE void row(const Writing& u, const Optimizer& optimizer, size_t group,
                             const float* gradient, float scale) {
     const uint32_t dim = D > 0 ? D : u.dim;
-    const uint32_t slot = u.slots[group];
-    T* const weights = reinterpret_cast<T*>(u.rows.weights(slot));
-    float* const s0 = reinterpret_cast<float*>(u.rows.state(slot));
-    float* const s1 = s0 + dim;
+    T* const weights = reinterpret_cast<T*>(u.at[group]);
+    float* state = nullptr;
+    if constexpr (STATES > 0)
+      state = reinterpret_cast<float*>(u.rows.state(u.at[group], u.slots[group]));
     const uint64_t noise = std::is_same_v<T, float> ? 0 : mix(u.noise ^ u.ids[group]);
     in_lanes(dim, [&]<int W>(size_t d) {
-      lanes<W>(optimizer, weights + d, gradient + d, s0 + d, s1 + d, scale, noise,
-               u.column + static_cast<uint32_t>(d));
+      lanes<W>(optimizer, weights, gradient, state, d, dim, scale, noise, u.column);
     });
   }
 
@@ -95,10 +103,13 @@ struct Update {
     for (size_t first = u.begin; first < u.end; first += together) {
       const size_t n = std::min(together, u.end - first);
       for (size_t i = 0; i < n; ++i)
-        gradients[i] = u.gradient_of(*u.gradients, first + i, space.data() + i * dim);
+        gradients[i] = u.direct != nullptr
+                           ? u.direct + (first + i) * dim
+                           : u.gradient_of(*u.gradients, first + i, space.data() + i * dim);
       for (size_t i = 0; i < n; ++i) scales[i] = scale_of(u, optimizer, first + i, gradients[i]);
       for (size_t i = 0; i < n; ++i) {
         ask(u, first + i + ahead);
+        if (u.direct != nullptr) ask_ahead(gradients[i], dim);
         row(u, optimizer, first + i, gradients[i], scales[i]);
       }
     }
@@ -182,20 +193,22 @@ void Pad::update(const Ticket& ticket, const uint64_t* addresses, size_t segment
             ticket.entry_weight.empty() ? nullptr : ticket.entry_weight.data(),
             ticket.group_first.data(),
             run.distinct ? 0 : ticket.group_first[run.group_end],
-            addresses[run.segment_begin],
-            run.group_begin};
+            addresses[run.segment_begin] - run.group_begin * size_t{spec.dim} * bytes_of(wire)};
         const bool half = spec.dtype != Dtype::fp32;
+        const bool direct = run.distinct && wire == Dtype::fp32;
         const Writing writing{tile.view(),
                               spec.dim,
                               spec.column,
                               noise_key(spec.seed, spec.table, step),
+                              (run.distinct ? ticket.rows_at : ticket.group_at).data(),
                               (run.distinct ? ticket.slots : ticket.group_slot).data(),
                               half ? (run.distinct ? ticket.ids : ticket.group_id).data() : nullptr,
                               piece.begin,
                               piece.end,
                               run.group_end,
                               &gradients,
-                              choose_gradient(wire, spec.dim)};
+                              choose_gradient(wire, spec.dim),
+                              direct ? reinterpret_cast<const float*>(gradients.start) : nullptr};
         steppers[piece.part].loop(writing, steppers[piece.part].parameters);
       }
     }

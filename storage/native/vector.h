@@ -97,14 +97,24 @@ struct Lanes {
       x += __builtin_shufflevector(x, x, 2, 3, 0, 1);
       return x[0] + x[1];
     } else {
-      typename LaneTypes<W / 2>::F low, high;
-      memcpy(&low, &x, sizeof low);
-      memcpy(&high, reinterpret_cast<const char*>(&x) + sizeof low, sizeof high);
-      return Lanes<W / 2>::sum(low + high);
+      return Lanes<W / 2>::sum(low_half(x) + high_half(x));
     }
   }
 
  private:
+  static FF_HD auto low_half(F x) {
+    if constexpr (W == 16)
+      return __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7);
+    else
+      return __builtin_shufflevector(x, x, 0, 1, 2, 3);
+  }
+  static FF_HD auto high_half(F x) {
+    if constexpr (W == 16)
+      return __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+    else
+      return __builtin_shufflevector(x, x, 4, 5, 6, 7);
+  }
+
   template <class T>
   static FF_HD void narrow(T* p, U bits) {
     const H h = __builtin_convertvector(bits, H);
@@ -140,6 +150,7 @@ struct Lanes<1> {
 template <class F>
 FF_HD void in_lanes(size_t dim, F&& f) {
   size_t d = 0;
+#pragma GCC unroll 8
   for (; d + 16 <= dim; d += 16) f.template operator()<16>(d);
   if (dim - d >= 8) {
     f.template operator()<8>(d);

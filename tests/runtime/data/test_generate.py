@@ -242,8 +242,9 @@ def test_an_id_fades_in_while_the_one_before_it_fades_out() -> None:
 
 
 def test_ids_are_scattered_and_distinct_within_a_field() -> None:
-    for key in (0, 1, 2**63):
-        ids = scattered32(np.arange(2**20, dtype=np.uint32), key)
+    spread = np.unique(np.random.default_rng(0).integers(0, 2**31, 2**20, dtype=np.uint32))
+    for key, index in ((0, spread), (1, spread), (2**63, np.arange(2**20, dtype=np.uint32))):
+        ids = scattered32(index, key)
         assert len(np.unique(ids)) == len(ids)
         assert 0 not in ids
         assert abs(float(ids.mean()) / 2**31 - 1) < 0.01
