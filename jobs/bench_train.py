@@ -36,7 +36,6 @@ from fourfold.runtime.load import Workload
 from fourfold.runtime.matmul import keep_freed_memory, use_onednn
 from fourfold.runtime.models.dlrm import Dlrm
 from fourfold.runtime.models.mlp import Mlp
-from fourfold.runtime.pipeline import StageSeconds
 from fourfold.runtime.planner import plan
 from fourfold.runtime.roles import RolesConfig, assign_roles
 from fourfold.runtime.table import EmbeddingConfig, TableConfig, complete_tables
@@ -48,6 +47,7 @@ HELP = "a DLRM training step against the same model without embeddings"
 NUM_DENSE = 13
 DISTINCT_BATCHES = 6
 HIDDEN = (512, 256)
+STAGES = ("gather", "forward", "backward", "update", "route", "plan", "starved")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -292,8 +292,7 @@ def report(
         for name in ("dense", "plain")
     }
     steps = trainer.step_count
-    stages = trainer.bags.seconds
-    ahead = trainer.pipeline.seconds if trainer.pipeline else StageSeconds()
+    stages = {name: round(s / steps * 1e3, 3) for name, s in trainer.take_stage_seconds().items()}
     record = {
         "bench": "train",
         "ranks": world.size,
@@ -304,13 +303,7 @@ def report(
         **{f"{name}_samples_per_s": round(args.batch / value) for name, value in median.items()},
         "step_over_dense": round(ratios["dense"], 3),
         "step_over_plain": round(ratios["plain"], 3),
-        "gather_ms": round(stages.gather / steps * 1e3, 3),
-        "forward_ms": round(stages.forward / steps * 1e3, 3),
-        "backward_ms": round(stages.backward / steps * 1e3, 3),
-        "update_ms": round(stages.update / steps * 1e3, 3),
-        "route_ms": round(ahead.route / steps * 1e3, 3),
-        "plan_ms": round(ahead.plan / steps * 1e3, 3),
-        "starved_ms": round(ahead.starved / steps * 1e3, 3),
+        **{f"{name}_ms": stages[name] for name in STAGES},
     }
     if args.json:
         print(json.dumps(record))
@@ -329,10 +322,4 @@ def report(
             f"{name:10}{record[f'{name}_ms']:>12}{record[f'{name}_best_ms']:>9}"
             f"{record[f'{name}_samples_per_s']:>12,}{ratio:>9}"
         )
-    print(
-        "rank 0, ms per step: "
-        + ", ".join(
-            f"{name} {record[f'{name}_ms']}"
-            for name in ("gather", "forward", "backward", "update", "route", "plan", "starved")
-        )
-    )
+    print("rank 0, ms per step: " + ", ".join(f"{name} {record[f'{name}_ms']}" for name in STAGES))

@@ -20,6 +20,7 @@ from fourfold.runtime.config import Job, load_job
 from fourfold.runtime.cost import Rates, tile_cost
 from fourfold.runtime.errors import ConfigError
 from fourfold.runtime.roles import Roles, assign_roles
+from fourfold.runtime.tiers import TierDemand
 from fourfold.runtime.units import show_bytes, show_seconds
 from fourfold.runtime.world import World
 
@@ -85,11 +86,12 @@ def as_text(report: Report) -> str:
     """Print placement, bytes and load per rank, stages, and where the bottleneck is."""
     prediction = report.blueprint.plan.prediction
     holders = list(report.roles.embedding)
-    spread = [("per embedding rank", "min", "mean", "max", "max/mean")]
+    spread: list[tuple[str, ...]] = [("per embedding rank", "min", "mean", "max", "max/mean")]
     spread += [
         _spread(f"bytes, {tier} tier", held[holders], show_bytes)
         for tier, held in prediction.tier_bytes.items()
     ]
+    spread += _pads(report, holders)
     spread.append(_spread("load", prediction.load[holders], show_seconds))
     step = prediction.step_seconds
     stages = [("stage", "slowest rank", "share")]
@@ -109,6 +111,17 @@ def as_text(report: Report) -> str:
             f"predicted step {show_seconds(step)}, {rate:,.0f} samples/s; {hint(report)}",
         )
     )
+
+
+def _pads(report: Report, holders: list[int]) -> list[tuple[str, ...]]:
+    """Show what the pad must hold, if there are tiers."""
+    demand = report.blueprint.demand
+    if demand is None:
+        return []
+    return [
+        _spread("smallest pad, one batch", demand.batch_pad[holders], show_bytes),
+        _spread(f"pad for {demand.ahead + 1} batches", demand.ahead_pad[holders], show_bytes),
+    ]
 
 
 def _spread(name: str, values: Any, show: Any) -> tuple[str, str, str, str, str]:
@@ -171,10 +184,20 @@ def as_json(report: Report) -> dict[str, Any]:
         "lookups": report.blueprint.lookups,
         "tables": tables,
         "tier_bytes": {tier: held.tolist() for tier, held in prediction.tier_bytes.items()},
+        **_pads_json(report.blueprint.demand),
         "load_s": prediction.load.tolist(),
         "stages_s": prediction.stage_seconds,
         "route_s": float(prediction.route.max()),
         "step_s": prediction.step_seconds,
         "samples_per_s": report.blueprint.workload.batch_size / prediction.step_seconds,
         "hint": hint(report),
+    }
+
+
+def _pads_json(demand: TierDemand | None) -> dict[str, Any]:
+    if demand is None:
+        return {}
+    return {
+        "batch_pad_bytes": demand.batch_pad.tolist(),
+        "lookahead_pad_bytes": demand.ahead_pad.tolist(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 
 import torch
@@ -16,13 +17,16 @@ from fourfold.runtime.config import Job, load_job
 from fourfold.runtime.data.hashing import describe_hashing
 from fourfold.runtime.data.reader import Reader, Split, open_reader
 from fourfold.runtime.data.truth import Truth, find_truth
+from fourfold.runtime.embedding import EmbeddingBags
 from fourfold.runtime.errors import Error
 from fourfold.runtime.matmul import keep_freed_memory, use_onednn
 from fourfold.runtime.metrics import Metrics
 from fourfold.runtime.models import build_model
+from fourfold.runtime.progress import merge, tier_figures
 from fourfold.runtime.roles import Roles, assign_roles
 from fourfold.runtime.run import RunFolder
 from fourfold.runtime.toml_text import dump
+from fourfold.runtime.trace import Trace
 from fourfold.runtime.trainer import Trainer
 from fourfold.runtime.units import show_bytes
 from fourfold.runtime.world import World
@@ -33,6 +37,11 @@ HELP = "train a job on all ranks of mpirun or srun"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options."""
     parser.add_argument("job", help="job file (TOML); override any key with --section.key=value")
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="write trace/rank-NNNN.json in the run folder: what each thread did, for Perfetto",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,11 +54,7 @@ def run(args: argparse.Namespace) -> int:
     torch.manual_seed(job.run.seed)
     keep_freed_memory()
     onednn = use_onednn()
-    first = roles.dense[0]  # one rank decides: rounding on another CPU might break a tie otherwise
-    drawn = draw(job, world, roles) if comm.rank == first else None
-    blueprint: Blueprint | Exception = comm.bcast(drawn, root=first)
-    if isinstance(blueprint, Exception):
-        raise blueprint
+    blueprint = draw_together(job, world, roles, comm)
     model = None
     if comm.rank in roles.dense:
         width = len(blueprint.schema.dense)
@@ -58,23 +63,50 @@ def run(args: argparse.Namespace) -> int:
         folder.write_config(dump(job))
         folder.write_environment(roles, fp32_products="oneDNN" if onednn else "PyTorch")
         introduce(folder, job, world, roles, blueprint)
-        bags = create_bags(
-            blueprint.tables,
-            blueprint.features,
-            comm,
-            roles,
-            blueprint.plan.placement,
-            embedding=job.embedding,
-            storage=job.storage,
-            stats=blueprint.stats,
-            threads=job.train.threads,
-            seed=job.run.seed,
-            output_dtype=torch.bfloat16 if job.train.autocast else torch.float32,
-        )
-        trainer = Trainer(model, bags, job.train, embedding_lr=job.embedding.lr)
-        Run(job, comm, roles, folder, trainer).train()
+        trace = Trace(comm.rank) if args.trace else None
+        bags = make_bags(job, comm, roles, folder, blueprint)
+        with ExitStack() as ends:  # on errors too: no thread and no open file is left behind
+            if trace is not None:
+                ends.callback(trace.save, folder.path / "trace" / f"rank-{comm.rank:04d}.json")
+            ends.callback(bags.store.close)
+            trainer = Trainer(model, bags, job.train, embedding_lr=job.embedding.lr, trace=trace)
+            Run(job, comm, roles, folder, trainer).train()
         bags.close()
     return 0
+
+
+def make_bags(
+    job: Job, comm: MPI.Intracomm, roles: Roles, folder: RunFolder, blueprint: Blueprint
+) -> EmbeddingBags:
+    """Make the tables as drawn. Collective."""
+    return create_bags(
+        blueprint.tables,
+        blueprint.features,
+        comm,
+        roles,
+        blueprint.plan.placement,
+        embedding=job.embedding,
+        storage=job.storage,
+        stats=blueprint.stats,
+        threads=job.train.threads,
+        seed=job.run.seed,
+        output_dtype=torch.bfloat16 if job.train.autocast else torch.float32,
+        folder=folder.path / "rows",
+        run=folder.path.name,
+    )
+
+
+def draw_together(job: Job, world: World, roles: Roles, comm: MPI.Intracomm) -> Blueprint:
+    """Make the blueprint on one rank for all, or raise on all the mistake in the job. Collective.
+
+    On each rank for itself, rounding on another CPU might break a tie otherwise.
+    """
+    first = roles.dense[0]
+    drawn = draw(job, world, roles) if comm.rank == first else None
+    blueprint: Blueprint | Exception = comm.bcast(drawn, root=first)
+    if isinstance(blueprint, Exception):
+        raise blueprint
+    return blueprint
 
 
 def draw(job: Job, world: World, roles: Roles) -> Blueprint | Exception:
@@ -103,6 +135,8 @@ def introduce(
         *plan.placement.describe(plan.prediction.table_bytes).splitlines(),
     ):
         folder.console.line(line)
+    if blueprint.demand is not None:
+        folder.console.line(blueprint.demand.describe(job.storage))
     if job.data.hashed:
         folder.console.line(describe_hashing(job.data.hashed))
 
@@ -139,19 +173,20 @@ class Run:
         samples = 0
         metrics: Metrics | None = None
         evaluated = 0
-        for loss in self.trainer.steps(reader, limit=config.steps):
-            step = self.trainer.step_count
-            window.steps += 1
-            window.loss += loss
-            window.samples += self.trainer.global_batch
-            samples += self.trainer.global_batch
-            if step % config.log_every == 0:
-                self._log(window)
-                window = Window(time.perf_counter())
-            if config.eval_every and step % config.eval_every == 0:
-                metrics = self._evaluate()
-                evaluated = step
-                window.start = time.perf_counter()
+        with closing(self.trainer.steps(reader, limit=config.steps)) as losses:
+            for loss in losses:
+                step = self.trainer.step_count
+                window.steps += 1
+                window.loss += loss
+                window.samples += self.trainer.global_batch
+                samples += self.trainer.global_batch
+                if step % config.log_every == 0:
+                    self._log(window)
+                    window = Window(time.perf_counter())
+                if config.eval_every and step % config.eval_every == 0:
+                    metrics = self._evaluate()
+                    evaluated = step
+                    window.start = time.perf_counter()
         seconds = time.perf_counter() - start
         if window.steps:
             self._log(window)
@@ -181,33 +216,30 @@ class Run:
 
     def _log(self, window: Window) -> None:
         """Report a stretch of steps. Collective."""
-        trainer = self.trainer
-        seconds = (time.perf_counter() - window.start) / window.steps
-        stages = trainer.take_stage_seconds()
-        sums = self.comm.allreduce(
-            torch.tensor([window.loss, trainer.bags.pad.rows, trainer.bags.pad.bytes])
-            .double()
-            .numpy()
-        )
-        loss, rows, num_bytes = sums.tolist()
-        step_s = {f"{name}_s": value / window.steps for name, value in stages.items()}
-        self.folder.metrics.write(
-            step=trainer.step_count,
-            loss=loss / window.steps,
-            samples_per_s=window.samples / window.steps / seconds,
-            step_s=seconds,
-            **step_s,
-            rows=int(rows),
-            row_bytes=int(num_bytes),
-        )
+        store, steps, step = self.trainer.bags.store, window.steps, self.trainer.step_count
+        seconds = (time.perf_counter() - window.start) / steps
+        stages = {f"{name}_s": s for name, s in self.trainer.take_stage_seconds().items()}
+        moved, busy = store.take_traffic()
+        held = {"rows": store.pad.rows, **{f"{tier}_bytes": n for tier, n in store.bytes.items()}}
+        merged = merge(self.comm, {"loss": window.loss, **held, **moved}, {**stages, **busy})
+        spent = {name: merged[name] / steps for name in (*stages, *busy)}
+        tiers = tier_figures(merged, steps) if store.tiered else {}
+        shown = {
+            "loss": merged["loss"] / steps,
+            "samples_per_s": window.samples / steps / seconds,
+            "step_s": seconds,
+        }
+        counts = {name: int(merged[name]) for name in held}
+        self.folder.metrics.write(step=step, **shown, **spent, **tiers, **counts)
+        waited = {"starved_s": spent["starved_s"] + spent["fetch_wait_s"]}
+        if store.tiered:
+            waited |= {"stalled_s": spent["plan_stalled_s"], "hit_rate": tiers["hit_rate"]}
         self.folder.console.row(
-            step=trainer.step_count,
-            loss=loss / window.steps,
-            samples_per_s=window.samples / window.steps / seconds,
-            step_s=seconds,
-            exchange_s=step_s["forward_s"] + step_s["backward_s"],
-            starved_s=step_s["starved_s"],
-            rows=int(rows),
+            step=step,
+            **shown,
+            exchange_s=spent["forward_s"] + spent["backward_s"],
+            **waited,
+            rows=counts["rows"],
         )
 
     def _evaluate(self) -> Metrics:

@@ -44,6 +44,7 @@ COMMANDS = {
     "bench store": Command("bench_store", "measure index, gather and update on this machine"),
     "bench exchange": Command("bench_exchange", "measure the exchange against MPI", ranks="all"),
     "bench train": Command("bench_train", "measure a whole training step", ranks="all"),
+    "bench file": Command("bench_file", "measure the file tier against the bare device"),
     "env": Command("env", "show what was found: MPI, GPUs, HDF5, native cores", ranks="any"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,9 +23,11 @@ from fourfold.runtime.embedding import EmbeddingBags
 from fourfold.runtime.load import TableLoad, Workload, growth_of
 from fourfold.runtime.planner import plan
 from fourfold.runtime.roles import Roles, RolesConfig, assign_roles
+from fourfold.runtime.store import open_store
 from fourfold.runtime.table import EmbeddingConfig, Table, TableConfig, complete_tables
+from fourfold.runtime.tiers import joint_budget
 from fourfold.runtime.world import World
-from fourfold.storage import KeyCode, Pad, RowSpec, StorageConfig, init_names, optimizer_names
+from fourfold.storage import KeyCode, RowSpec, StorageConfig, init_names, optimizer_names
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -47,12 +50,15 @@ def create_bags(
     threads: int = 1,
     seed: int = 0,
     output_dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    run: str = "",
 ) -> EmbeddingBags:
     """Make the embedding bags of a model over all ranks of `comm`. Collective.
 
     tables, features: from `complete_tables`. placement: of the tables' shapes, checked against
     `roles`. stats: measured lookups per table, equal on all ranks; they settle replies left "auto".
-    seed: of the rows.
+    seed: of the rows. folder, run: where the file tier lies if `storage` does not say, and the name
+    of the run that it remembers. Raises StorageError on all ranks if a tier cannot be had on one.
     """
     from fourfold.comm.mpi import MpiBackend  # starts MPI, which planning does without
 
@@ -61,12 +67,7 @@ def create_bags(
     placement.validate(roles.embedding, roles.dense)
     known = KeyCode.of([table.rows for table in tables]).bits
     replies = settle_replies(tables, features, placement, stats, embedding)
-    pad = Pad(
-        row_specs(tables, placement, comm.rank, seed),
-        budget_bytes=storage.budget_bytes,
-        threads=threads,
-        huge_pages=storage.huge_pages,
-    )
+    specs = row_specs(tables, placement, comm.rank, seed)
     backend, eval_backend = (MpiBackend(comm, dense_ranks=roles.dense) for _ in range(2))
     exchange, eval_exchange = (
         Exchange(
@@ -81,10 +82,11 @@ def create_bags(
         )
         for channels in (backend, eval_backend)
     )
+    store = open_store(specs, storage, threads=threads, comm=comm, folder=folder, run=run)
     return EmbeddingBags(
         tables,
         features,
-        pad,
+        store,
         exchange,
         eval_exchange,
         backend,
@@ -118,14 +120,10 @@ def embedding_bags(
     complete, features = complete_tables(tables, embedding, names)
     world = World.from_mpi(comm)
     assigned = assign_roles(world.size, roles or RolesConfig())
-    planned = plan(
-        table_loads(complete, features),
-        world,
-        assigned,
-        Workload(batch_size=1024 * len(assigned.dense)),
-        config=placement,
-        budget_bytes=storage.budget_bytes,
-    )
+    loads = table_loads(complete, features)
+    work = Workload(batch_size=1024 * len(assigned.dense))
+    room = joint_budget(loads, storage)
+    planned = plan(loads, world, assigned, work, config=placement, budget_bytes=room)
     return create_bags(
         complete,
         features,

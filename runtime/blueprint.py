@@ -24,6 +24,7 @@ from fourfold.runtime.models import build_model
 from fourfold.runtime.planner import Plan, plan_or_load
 from fourfold.runtime.roles import Roles
 from fourfold.runtime.table import Table, complete_tables
+from fourfold.runtime.tiers import TierDemand, demand, joint_budget
 from fourfold.runtime.world import World
 
 SAMPLED_BATCHES = 3
@@ -46,6 +47,8 @@ class Blueprint:
     """Where the numbers of lookups come from."""
     workload: Workload
     plan: Plan
+    demand: TierDemand | None
+    """What the tiers must hold; None with one tier."""
 
 
 def make_blueprint(job: Job, world: World, roles: Roles, *, needs_data: bool = False) -> Blueprint:
@@ -71,9 +74,14 @@ def make_blueprint(job: Job, world: World, roles: Roles, *, needs_data: bool = F
         workload,
         hardware=job.hardware,
         config=job.placement,
-        budget_bytes=job.storage.budget_bytes,
+        budget_bytes=joint_budget(loads, job.storage),
     )
-    return Blueprint(schema, tables, features, stats, tuple(loads), lookups, workload, plan)
+    tiers = None
+    if job.storage.pad_bytes is not None:
+        tiers = demand(plan.placement, loads, workload, job.storage, job.train.lookahead)
+        prediction = dataclasses.replace(plan.prediction, tier_bytes=tiers.tier_bytes)
+        plan = dataclasses.replace(plan, prediction=prediction)
+    return Blueprint(schema, tables, features, stats, tuple(loads), lookups, workload, plan, tiers)
 
 
 def _look_at_data(

@@ -6,7 +6,6 @@ feature.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,10 +16,11 @@ from torch.autograd.function import once_differentiable
 
 from fourfold.comm.exchange import Exchange
 from fourfold.comm.route import Feature
-from fourfold.runtime.pipeline import Prepared
+from fourfold.runtime.preparation import Prepared
 from fourfold.runtime.roles import Roles
+from fourfold.runtime.stopwatch import Stopwatch
+from fourfold.runtime.store import Store
 from fourfold.runtime.table import Table
-from fourfold.storage import Pad
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -28,14 +28,9 @@ if TYPE_CHECKING:
     from fourfold.comm.mpi import MpiBackend
 
 
-@dataclass(slots=True)
-class StepSeconds:
-    """Where a step's embedding time went since the last reset."""
-
-    gather: float = 0.0
-    forward: float = 0.0
-    backward: float = 0.0
-    update: float = 0.0
+STAGES = ("fetch_wait", "gather", "forward", "backward", "update")
+"""Laps of `EmbeddingBags.watch`: until the rows are in the pad; the pad's gather; the exchange of
+rows; that of gradients; the pad's update."""
 
 
 class Rows(NamedTuple):
@@ -107,7 +102,7 @@ class EmbeddingBags(nn.Module):
     """All embedding tables of a model, held by the ranks of a world as the placement says.
 
     Made by `fourfold.runtime.assembly.create_bags`. tables: all tables of the model. features:
-    sparse features in the order of the data. pad: the rows that this rank holds. exchange,
+    sparse features in the order of the data. store: the rows that this rank holds. exchange,
     eval_exchange: for training and, on channels of its own, for evaluation in between. backend: the
     channels of `exchange`. comm: the world. `bags(prepared)` gives the batch's `Embeddings`;
     `loss.backward()` sends their gradients to the owners; `update(lr)` then applies them in place.
@@ -120,7 +115,7 @@ class EmbeddingBags(nn.Module):
         self,
         tables: Sequence[Table],
         features: Sequence[Feature],
-        pad: Pad,
+        store: Store,
         exchange: Exchange,
         eval_exchange: Exchange,
         backend: MpiBackend,
@@ -134,7 +129,8 @@ class EmbeddingBags(nn.Module):
         super().__init__()
         self.tables = tuple(tables)
         self.features = tuple(features)
-        self.pad = pad
+        self.store = store
+        self.pad = store.pad
         self.exchange = exchange
         self.eval_exchange = eval_exchange
         self.backend = backend
@@ -143,7 +139,7 @@ class EmbeddingBags(nn.Module):
         self.roles = roles
         self.wire = wire
         self.output_dtype = output_dtype
-        self.seconds = StepSeconds()
+        self.watch = Stopwatch("step", STAGES)
         self.anchor = torch.zeros(
             (), requires_grad=True
         )  # makes autograd call the lookup's backward
@@ -186,32 +182,30 @@ class EmbeddingBags(nn.Module):
             )
         prepared, addresses = self._pending
         self._pending = None
-        start = time.perf_counter()
-        self.pad.update(prepared.ticket, addresses, self.wire, lr, step)
-        self.seconds.update += time.perf_counter() - start
+        with self.watch("update"):
+            self.pad.update(prepared.ticket, addresses, self.wire, lr, step)
 
     def close(self) -> None:
-        """Free the communicators. Collective over the world."""
+        """Close the store and free the communicators. Collective over the world."""
+        self.store.close()
         self.backend.close()
         self.eval_backend.close()
 
     def _gather(self, prepared: Prepared) -> None:
-        start = time.perf_counter()
-        self.pad.wait(prepared.ticket)
-        self.pad.gather(prepared.ticket, prepared.exchange.reply(prepared.routed), self.wire)
-        self.seconds.gather += time.perf_counter() - start
+        with self.watch("fetch_wait"):
+            self.pad.wait(prepared.ticket)
+        with self.watch("gather"):
+            self.pad.gather(prepared.ticket, prepared.exchange.reply(prepared.routed), self.wire)
 
     def _receive(self, prepared: Prepared, pooled: Tensor, sequences: list[Tensor]) -> None:
-        start = time.perf_counter()
-        prepared.exchange.forward(prepared.routed, _array(pooled), [_array(s) for s in sequences])
-        self.seconds.forward += time.perf_counter() - start
+        arrays = [_array(s) for s in sequences]
+        with self.watch("forward", shown="forward exchange"):
+            prepared.exchange.forward(prepared.routed, _array(pooled), arrays)
 
     def _send_gradients(self, prepared: Prepared, pooled: Tensor, sequences: list[Tensor]) -> None:
-        start = time.perf_counter()
-        addresses = prepared.exchange.backward(
-            prepared.routed, _array(pooled), [_array(s) for s in sequences]
-        )
-        self.seconds.backward += time.perf_counter() - start
+        arrays = [_array(s) for s in sequences]
+        with self.watch("backward", shown="backward exchange"):
+            addresses = prepared.exchange.backward(prepared.routed, _array(pooled), arrays)
         self._pending = (prepared, addresses)
 
     def _outputs(self, prepared: Prepared, lead: int = 0) -> tuple[Tensor, list[Tensor]]:

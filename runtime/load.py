@@ -87,7 +87,11 @@ class TableLoad:
 
     def tile_bytes(self, buckets: int, dim: int) -> int:
         """Bytes of one tile; of a static table the largest of the buckets."""
-        return -(-self.num_rows // buckets) * self.row_bytes(dim)
+        return self.tile_rows(buckets) * self.row_bytes(dim)
+
+    def tile_rows(self, buckets: int) -> int:
+        """Rows of one tile of `buckets`; of a static table the largest of them."""
+        return -(-self.num_rows // buckets)
 
 
 def padded(num_bytes: int) -> int:

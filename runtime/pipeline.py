@@ -1,64 +1,32 @@
 """The look-ahead pipeline: read -> route -> plan, ahead of the step that trains.
 
-Two threads and two bounded queues. The reader thread takes batches from the data; the router thread
+Three threads and the queues between them. The reader takes batches from the data; the router
 carries their ids to the ranks that hold the rows (a collective on a communicator of its own) and
-lets those plan which rows the step will touch. The step finds everything ready.
+tells the pad what will be needed; the planner has the pad make room and fetch the rows. The step
+finds them ready.
 
 Routing is collective, so every rank must route the same number of batches, however far ahead its
 own threads run. The training loop, which is in step on all ranks, therefore hands out permits: each
 `next()` lets one more batch be routed. Closing waits for the permits already given and never for
 more.
+
+Planning is local. It goes as far ahead as batches are routed and the pad has room, so each rank
+finds its own depth; where there is room for one batch only, it waits until the step has released
+the last one, which needs nothing of another rank but that it steps too.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
-import numpy as np
-
-from fourfold.comm.exchange import Exchange, Routed
-from fourfold.runtime.data.batch import Batch
-from fourfold.storage import Pad, Ticket
-
-_NO_IDS = np.empty(0, np.int64)
-_NO_BAGS = np.zeros(1, np.int64)
-
-
-class Source(Protocol):
-    """Anything that gives batches: a reader, a list of batches, a user's own data."""
-
-    def next_batch(self) -> Batch | None:
-        """Give the next batch of this rank, None when it has no more."""
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A batch whose rows are ready: what a step needs."""
-
-    batch: Batch | None
-    """This rank's samples; None on a rank that reads no data or has run out."""
-    routed: Routed
-    ticket: Ticket
-    exchange: Exchange
-    """The exchange that routed it, and that the step uses."""
-    position: dict[str, object] | None
-    """Where the data continue after this batch."""
-
-
-@dataclass(slots=True)
-class StageSeconds:
-    """Where the pipeline's time went since the last reset: seconds busy, and seconds the step
-    starved."""
-
-    read: float = 0.0
-    route: float = 0.0
-    plan: float = 0.0
-    starved: float = 0.0
+from fourfold.comm.exchange import Exchange
+from fourfold.runtime.preparation import Preparation, Prepared, Sent, Source, Taken
+from fourfold.runtime.stopwatch import Stopwatch
+from fourfold.runtime.trace import Trace
+from fourfold.storage import Pad
 
 
 @dataclass(slots=True)
@@ -66,20 +34,16 @@ class _Failure:
     error: BaseException
 
 
-@dataclass(slots=True)
-class _Read:
-    batch: Batch | None
-    position: dict[str, object] | None = field(default=None)
-
-
 class Pipeline:
     """Iterate over prepared batches, `depth` of them in preparation while one trains.
 
     source: this rank's batches, None on a rank that reads no data. exchange, pad: where ids go and
     rows live. depth: batches ahead; 0 does everything in line, as is needed where MPI allows no
-    second thread. train: whether ids never seen before get a row. limit: stop after that many
-    batches (the same on every rank). Ends when no rank has data left. Every rank of the world must
-    iterate.
+    second thread. fixed: make it an error if the pad has no room for depth + 1 batches; otherwise
+    it plans ahead as far as there is room. train: whether ids never seen before get a row. limit:
+    stop after that many batches (the same on every rank). first: number of the first batch. trace:
+    where the stages leave their spans. Ends when no rank has data left. Every rank of the world
+    must iterate.
     """
 
     def __init__(
@@ -89,24 +53,29 @@ class Pipeline:
         pad: Pad,
         *,
         depth: int,
+        fixed: bool = False,
         train: bool = True,
         limit: int | None = None,
+        first: int = 1,
+        trace: Trace | None = None,
     ) -> None:
-        self.seconds = StageSeconds()
-        self._source = source
-        self._exchange = exchange
+        self._work = Preparation(
+            source, exchange, pad, train=train, depth=depth, fixed=fixed, first=first, trace=trace
+        )
+        self._stepping = Stopwatch("step", ("starved",), trace)
         self._pad = pad
-        self._train = train
         self._limit = limit
         self._depth = depth
         self._closing = threading.Event()
+        self._routing_over = threading.Event()
         self._permits: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._read: queue.Queue[_Read | _Failure] = queue.Queue(maxsize=max(depth, 1))
+        self._taken: queue.Queue[Taken | _Failure] = queue.Queue(maxsize=max(depth, 1))
+        self._sent: queue.SimpleQueue[Sent | _Failure | None] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[Prepared | _Failure | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
     def __iter__(self) -> Iterator[Prepared]:
-        """Give prepared batches in order; release each one's ticket after its step."""
+        """Give prepared batches in order; release each one's ticket before asking for the next."""
         if self._depth == 0:
             yield from self._in_line()
             return
@@ -114,116 +83,126 @@ class Pipeline:
         try:
             for _ in range(self._depth):
                 self._permits.put(True)
-            while (prepared := self._take()) is not None:
+            while (prepared := self._next()) is not None:
                 self._permits.put(True)
                 yield prepared
         finally:
             self.close()
 
     def close(self) -> None:
-        """Finish what was permitted and end the threads. Collective, as routing is."""
+        """Route what was permitted, drop what is not planned yet, end the threads.
+
+        Collective, as routing is. Never waits for room in the pad.
+        """
         if not self._threads:
             return
-        self._permits.put(False)
-        router, reader = self._threads
-        router.join()
+        reader, router, planner = self._threads
         self._closing.set()
+        self._permits.put(False)
+        router.join()
+        planner.join()
+        self._routing_over.set()
         while reader.is_alive():  # it may be waiting for room
             try:
-                self._read.get(timeout=0.01)
+                self._taken.get(timeout=0.01)
             except queue.Empty:
                 continue
         self._threads = []
-        while True:
-            try:
-                left = self._ready.get_nowait()
-            except queue.Empty:
-                return
+        self._work.forget()
+        while not self._ready.empty():
+            left = self._ready.get()
             if isinstance(left, Prepared):
                 self._pad.release(left.ticket)
 
+    def take_seconds(self) -> dict[str, float]:
+        """Seconds by stage since the last call: busy, starved (no input), stalled (no room).
+
+        `starved` alone is the step's: it waited for a batch to be planned.
+        """
+        return self._work.take_seconds() | self._stepping.take()
+
     def _start(self) -> None:
         self._threads = [
-            threading.Thread(target=self._route_all, name="route", daemon=True),
             threading.Thread(target=self._read_all, name="read", daemon=True),
+            threading.Thread(target=self._route_all, name="route", daemon=True),
+            threading.Thread(target=self._plan_all, name="plan", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
 
-    def _take(self) -> Prepared | None:
-        start = time.perf_counter()
-        item = self._ready.get()
-        self.seconds.starved += time.perf_counter() - start
+    def _next(self) -> Prepared | None:
+        with self._stepping("starved"):
+            item = self._ready.get()
         if isinstance(item, _Failure):
             raise item.error
         return item
 
-    def _read_next(self) -> _Read:
-        if self._source is None:
-            return _Read(None)
-        start = time.perf_counter()
-        batch = self._source.next_batch()
-        position = getattr(self._source, "position", None)
-        self.seconds.read += time.perf_counter() - start
-        return _Read(batch, position() if position is not None else None)
-
     def _read_all(self) -> None:
-        while not self._closing.is_set():
+        while not self._routing_over.is_set():
             try:
-                item: _Read | _Failure = self._read_next()
+                item: Taken | _Failure = self._work.take()
             except BaseException as error:  # handed to the training loop, which raises it
                 item = _Failure(error)
-            self._read.put(item)
+            with self._work.reading("read_stalled"):
+                self._taken.put(item)
             if isinstance(item, _Failure) or item.batch is None:
                 return
 
     def _route_all(self) -> None:
-        routed = 0
-        last: _Read | None = None
+        sent, last = 0, None
         try:
-            while self._permits.get():
-                if self._limit is not None and routed == self._limit:
+            while self._permitted() and sent != self._limit:
+                last = self._take_after(last)
+                item = self._work.send(last)
+                if item is None:
                     break
-                if last is None or last.batch is not None:
-                    item = self._read.get()
-                    if isinstance(item, _Failure):
-                        raise item.error
-                    last = item
-                prepared = self._prepare(last)
-                if prepared is None:
-                    break
-                routed += 1
-                self._ready.put(prepared)
+                sent += 1
+                self._sent.put(item)
+            self._sent.put(None)
+        except BaseException as error:  # handed to the training loop, which raises it
+            self._sent.put(_Failure(error))
+
+    def _permitted(self) -> bool:
+        with self._work.routing("route_stalled"):
+            return self._permits.get()
+
+    def _take_after(self, last: Taken | None) -> Taken:
+        if last is not None and (nothing := last.following()):
+            return nothing
+        with self._work.routing("route_starved"):
+            item = self._taken.get()
+        if isinstance(item, _Failure):
+            raise item.error
+        return item
+
+    def _plan_all(self) -> None:
+        try:
+            while (sent := self._next_sent()) is not None:
+                if self._closing.is_set():
+                    continue
+                prepared = self._work.plan(sent, unwanted=self._closing.is_set)
+                if prepared is not None:
+                    self._ready.put(prepared)
             self._ready.put(None)
         except BaseException as error:  # handed to the training loop, which raises it
             self._ready.put(_Failure(error))
 
-    def _prepare(self, read: _Read) -> Prepared | None:
-        """Route one batch and plan its rows; None when no rank had data. Collective."""
-        start = time.perf_counter()
-        batch = read.batch
-        if batch is None:
-            routed = self._exchange.route(_NO_IDS, _NO_BAGS, None, 0, live=False)
-        else:
-            routed = self._exchange.route(batch.ids, batch.offsets, batch.weights, batch.size)
-        routed_at = time.perf_counter()
-        self.seconds.route += routed_at - start
-        if not routed.any_live:
-            return None
-        ticket = self._pad.plan(routed.request, self._train)
-        self.seconds.plan += time.perf_counter() - routed_at
-        return Prepared(batch, routed, ticket, self._exchange, read.position)
+    def _next_sent(self) -> Sent | None:
+        with self._work.planning("plan_starved"):
+            item = self._sent.get()
+        if isinstance(item, _Failure):
+            raise item.error
+        return item
 
     def _in_line(self) -> Iterator[Prepared]:
-        read: _Read | None = None
-        routed = 0
-        while self._limit is None or routed < self._limit:
-            start = time.perf_counter()
-            if read is None or read.batch is not None:
-                read = self._read_next()
-            prepared = self._prepare(read)
-            self.seconds.starved += time.perf_counter() - start
+        last: Taken | None = None
+        sent = 0
+        while sent != self._limit:
+            with self._stepping("starved"):
+                last = (last and last.following()) or self._work.take()
+                item = self._work.send(last)
+                prepared = None if item is None else self._work.plan(item)
             if prepared is None:
                 return
-            routed += 1
+            sent += 1
             yield prepared

@@ -4,6 +4,8 @@
     runs/<name>/env.json             versions, commit, hosts, ranks, roles, command line
     runs/<name>/metrics.jsonl        rank 0: one flat JSON object per line
     runs/<name>/log/rank-0003.log    one per rank
+    runs/<name>/rows/rank-0003.h5    one per embedding rank, if there is a file tier
+    runs/<name>/trace/rank-0003.json one per rank, on request
 
 An old run is never written over: a name that is taken is an error.
 """

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -13,13 +12,18 @@ from torch.nn import functional
 
 from fourfold.comm.backend import Backend
 from fourfold.runtime.data.batch import Batch
-from fourfold.runtime.embedding import EmbeddingBags
+from fourfold.runtime.embedding import STAGES, EmbeddingBags
 from fourfold.runtime.errors import ConfigError, Error
 from fourfold.runtime.gradients import GradientBuckets
 from fourfold.runtime.metrics import Evaluation, Metrics
-from fourfold.runtime.pipeline import Pipeline, Prepared, Source
+from fourfold.runtime.pipeline import Pipeline
+from fourfold.runtime.preparation import Prepared, Source
+from fourfold.runtime.trace import Trace
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+STEP_STAGES = (*STAGES, "model", "gradients", "allreduce", "optimizer", "rest")
+"""Laps of one step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,9 +117,9 @@ class Trainer:
 
     model: called as `model(dense (B, num_dense), embeddings) -> (B,)`; None on a rank that only
     holds rows. bags: the embedding tables. loss: mean over a batch of (outputs (B,), labels (B,)).
-    embedding_lr: learning rate of the rows. Every rank of the world makes one and calls the same
-    methods. The sum of all ranks' gradients is that of one rank with the whole batch, also when
-    ranks hold uneven shares of it or none.
+    embedding_lr: learning rate of the rows. trace: where this rank's threads leave their spans.
+    Every rank of the world makes one and calls the same methods. The sum of all ranks' gradients is
+    that of one rank with the whole batch, also when ranks hold uneven shares of it or none.
     """
 
     def __init__(
@@ -126,16 +130,20 @@ class Trainer:
         *,
         embedding_lr: float = 0.02,
         loss: Loss = functional.binary_cross_entropy_with_logits,
+        trace: Trace | None = None,
     ) -> None:
         self.model = model
         self.bags = bags
         self.config = config or TrainConfig()
         self.step_count = 0
         self.global_batch = 0
-        self.seconds = {"model": 0.0, "allreduce": 0.0}
         self.pipeline: Pipeline | None = None
         self._embedding_lr = embedding_lr
         self._loss = loss
+        self._trace = trace
+        self._watch = bags.watch
+        self._watch.trace = trace
+        bags.store.trace(trace)
         if model is not None:
             parameters = list(model.parameters())
             backend = bags.backend if len(bags.roles.dense) > 1 else None
@@ -153,7 +161,14 @@ class Trainer:
         """
         depth = self.config.lookahead if self.bags.backend.can_overlap else 0
         self.pipeline = Pipeline(
-            source, self.bags.exchange, self.bags.pad, depth=depth, limit=limit
+            source,
+            self.bags.exchange,
+            self.bags.pad,
+            depth=depth,
+            fixed=self.bags.store.fixed_lookahead,
+            limit=limit,
+            first=self.step_count + 1,
+            trace=self._trace,
         )
         for prepared in self.pipeline:
             yield self.step(prepared)
@@ -162,32 +177,23 @@ class Trainer:
         """Train on one batch and release it. Collective over the world."""
         self.step_count += 1
         self.global_batch = prepared.routed.global_batch
-        if self.global_batch == 0:  # every row of it was malformed: there is nothing to learn
+        self._watch.batch = prepared.number
+        with self._watch("rest", shown="step"):
+            # If every row of the batch was malformed, there is nothing to learn.
+            share = self._learn(prepared) if self.global_batch else 0.0
             self._release(prepared)
-            return 0.0
-        share = self._forward_backward(prepared)
-        rate = self.config.rate(self.step_count)
-        self.bags.update(self._embedding_lr * rate, self.step_count)
-        if self.model is not None:
-            start = time.perf_counter()
-            self._buckets.finish()
-            self.seconds["allreduce"] += time.perf_counter() - start
-            for group in self._optimizer.param_groups:
-                group["lr"] = self.config.lr * rate
-            self._optimizer.step()
-        self._release(prepared)
+        self.bags.store.collect_spans()
         return share
 
     def take_stage_seconds(self) -> dict[str, float]:
-        """Seconds of this rank by stage since the last call."""
-        stages: dict[str, float] = dict(self.seconds)
-        for part in (self.bags.seconds, self.pipeline and self.pipeline.seconds):
-            if part:
-                stages |= asdict(part)
-                for name in asdict(part):
-                    setattr(part, name, 0.0)
-        self.seconds = dict.fromkeys(self.seconds, 0.0)
-        return stages
+        """Seconds of this rank by stage since the last call.
+
+        Of the step: `fetch_wait`, `gather`, `forward`, `backward` (the exchanges), `model`
+        (forward), `gradients` (its backward), `update`, `allreduce`, `optimizer`, `rest`. Of the
+        stages that run ahead: `Pipeline.take_seconds`.
+        """
+        ahead = self.pipeline.take_seconds() if self.pipeline is not None else {}
+        return dict.fromkeys(STEP_STAGES, 0.0) | self._watch.take() | ahead
 
     @torch.no_grad()
     def evaluate(self, source: Source | None, *, limit: int | None = None) -> Metrics:
@@ -201,22 +207,38 @@ class Trainer:
         )
         if self.model is not None:
             self.model.eval()
-        for prepared in pipeline:
-            batch = self._own(prepared)
-            if batch is None:
-                self.bags.serve_forward(prepared)
-            else:
-                evaluation.add(self._predict(batch, prepared).numpy(), batch.label)
-            self._release(prepared)
+        self._watch.batch = None
+        with self._watch.aside(), self._watch("evaluate"):
+            for prepared in pipeline:
+                batch = self._own(prepared)
+                if batch is None:
+                    self.bags.serve_forward(prepared)
+                else:
+                    evaluation.add(self._predict(batch, prepared).numpy(), batch.label)
+                self._release(prepared)
+            evaluation.merge(self.bags.comm)
         if self.model is not None:
             self.model.train()
-        evaluation.merge(self.bags.comm)
         return evaluation.result()
 
     def _own(self, prepared: Prepared) -> Batch | None:
         """This rank's samples, None if it has none."""
         batch = prepared.batch
         return batch if self.model is not None and batch is not None and batch.size else None
+
+    def _learn(self, prepared: Prepared) -> float:
+        """Forward, backward, both optimizers; return this rank's share of the loss."""
+        share = self._forward_backward(prepared)
+        rate = self.config.rate(self.step_count)
+        self.bags.update(self._embedding_lr * rate, self.step_count)
+        if self.model is not None:
+            with self._watch("allreduce", shown="all-reduce"):
+                self._buckets.finish()
+            with self._watch("optimizer"):
+                for group in self._optimizer.param_groups:
+                    group["lr"] = self.config.lr * rate
+                self._optimizer.step()
+        return share
 
     def _forward_backward(self, prepared: Prepared) -> float:
         """Leave gradients where the optimizers look for them; return this rank's share of the
@@ -228,15 +250,17 @@ class Trainer:
             self.bags.serve_forward(prepared)
             self.bags.serve_backward(prepared)
             return 0.0
-        loss = self._loss(self._predict(batch, prepared), torch.from_numpy(batch.label))
-        share = loss * (batch.size / prepared.routed.global_batch)
-        value = share.item()
+        with self._watch("model"):
+            loss = self._loss(self._predict(batch, prepared), torch.from_numpy(batch.label))
+            share = loss * (batch.size / prepared.routed.global_batch)
+            value = share.item()
         if not value < float("inf"):
             raise Error(
                 f"step {self.step_count}: the loss of this rank's {batch.size} samples is {value}:"
                 " lower the learning rates or look for extreme dense features"
             )
-        share.backward()
+        with self._watch("gradients", shown="backward"):
+            share.backward()
         return value
 
     def _predict(self, batch: Batch, prepared: Prepared) -> Tensor:

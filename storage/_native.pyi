@@ -1,6 +1,6 @@
 """The native core of the storage layer (storage/native). Arrays are C-contiguous."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,21 @@ class Ticket:
     def missing(self) -> int:
         """Ids without a row (reading): answered as newborn rows."""
 
+class Request:
+    """The arrays of a request, checked against each other."""
+
+    def __init__(
+        self,
+        tile: NDArray[np.int32],
+        ids: NDArray[np.int64],
+        first: NDArray[np.int64],
+        bags: NDArray[np.int64],
+        lengths: NDArray[np.int32],
+        pooled: NDArray[np.bool_],
+        weights: NDArray[np.float32] | None,
+        replies: NDArray[np.bool_],
+    ) -> None: ...
+
 class Pad:
     """The rows of a rank; fourfold.storage.pad.Pad is its public face."""
 
@@ -106,19 +121,19 @@ class Pad:
         budget: int | None,
         threads: int,
         huge_pages: bool,
+        host: HostTier | None,
+        file: FileTier | None,
     ) -> None: ...
-    def plan(
-        self,
-        tile: NDArray[np.int32],
-        ids: NDArray[np.int64],
-        first: NDArray[np.int64],
-        bags: NDArray[np.int64],
-        lengths: NDArray[np.int32],
-        pooled: NDArray[np.bool_],
-        weights: NDArray[np.float32] | None,
-        replies: NDArray[np.bool_],
-        train: bool,
-    ) -> Ticket: ...
+    def plan(self, request: Request, train: bool) -> Ticket: ...
+    def try_plan(self, request: Request, train: bool) -> Ticket | None: ...
+    def foresee(self, request: Request) -> None: ...
+    def forget_foreseen(self) -> None: ...
+    def wait_for_room(self, seconds: float) -> None: ...
+    def wait(self, ticket: Ticket) -> None: ...
+    def close(self) -> None: ...
+    def traffic(self) -> list[float]: ...
+    def trace(self, on: bool) -> None: ...
+    def spans(self) -> list[tuple[str, str, int, int, int]]: ...
     def gather(self, ticket: Ticket, addresses: NDArray[np.uint64], wire: int) -> None: ...
     def update(
         self, ticket: Ticket, addresses: NDArray[np.uint64], wire: int, lr: float, step: int
@@ -172,3 +187,119 @@ def reference_update(
 ) -> None: ...
 def stream_read(array: NDArray[np.float32], threads: int) -> float: ...
 def stream_copy(from_: NDArray[np.float32], to: NDArray[np.float32], threads: int) -> None: ...
+
+class Tier:
+    """A tier below the pad (native/tier.h). Rows are named by key; records (n, record bytes)."""
+
+    def read(
+        self,
+        tile: int,
+        keys: NDArray[np.uint64],
+        records: NDArray[np.uint8],
+        found: NDArray[np.bool_],
+    ) -> None: ...
+    def write(self, tile: int, keys: NDArray[np.uint64], records: NDArray[np.uint8]) -> None: ...
+    def erase(self, tile: int, keys: NDArray[np.uint64]) -> int: ...
+    def keys(self, tile: int) -> NDArray[np.uint64]: ...
+    def rows(self, tile: int) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+
+class HostTier(Tier):
+    """Records in memory (native/host_tier.h)."""
+
+    def __init__(
+        self,
+        tiles: Sequence[TileSpec],
+        key_base: NDArray[np.uint64],
+        key_bits: NDArray[np.uint32],
+        budget: int | None,
+        huge_pages: bool,
+    ) -> None: ...
+
+class KindFacts:
+    """Records of one kind, which lie together (native/file_tier.h)."""
+
+    def __init__(self, dataset: str, record_bytes: int, segment_bytes: int) -> None: ...
+
+class TileFacts:
+    """What the file tier must know of a tile (native/file_tier.h)."""
+
+    def __init__(
+        self, label: str, key_base: int, key_bits: int, positions: int | None, kind: int
+    ) -> None: ...
+
+class FileTier(Tier):
+    """Rows in one file (native/file_tier.h)."""
+
+    def __init__(
+        self,
+        *,
+        kinds: Sequence[KindFacts],
+        tiles: Sequence[TileFacts],
+        path: str,
+        budget: int | None,
+        buffer_bytes: int,
+        disk: Disk,
+        extend: Callable[[int, int], Sequence[int]],
+    ) -> None: ...
+    def charge_to(self, charge: Callable[[int], None] | None) -> None: ...
+    def contains(self, tile: int, key: int) -> bool: ...
+    def space(self, kind: int) -> tuple[int, int, int]:
+        """Segments of a kind, those of them that are free, and rows that live."""
+    def live(self, kind: int) -> NDArray[np.uint8]: ...
+    def discard_free(self) -> None: ...
+    def restore(self, kind: int, offsets: Sequence[int], live: NDArray[np.bool_]) -> None: ...
+    @property
+    def memory(self) -> int: ...
+    @property
+    def engine(self) -> str: ...
+
+class Piece:
+    """A piece of a file and its memory (native/disk.h)."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    result: int
+    """Bytes moved, or -errno."""
+
+class Pieces:
+    """The pieces of one call, which end with it."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int) -> Piece: ...
+    def first(self, n: int) -> Pieces: ...
+
+class Disk:
+    """Moves many pieces of one file at once (native/disk.h)."""
+
+    @staticmethod
+    def open(file: int, engine: str, depth: int) -> Disk: ...
+    def read(self, pieces: Pieces, arrived: Callable[[int], None]) -> None: ...
+    def write(self, pieces: Pieces, fill: Callable[[int], None]) -> None: ...
+    @property
+    def engine(self) -> str: ...
+
+class PythonDisk(Disk):
+    """An engine behind Python functions, for tests."""
+
+    def __init__(
+        self,
+        real: Disk,
+        read: Callable[[Pieces, Callable[[int], None]], None],
+        write: Callable[[Pieces, Callable[[int], None]], None],
+    ) -> None: ...
+
+def page_layout(record_bytes: int) -> tuple[int, int, int]:
+    """Bytes of a page, records in it, and bytes of each."""
+
+def crc32c(data: NDArray[np.uint8], plain: bool = False) -> int:
+    """CRC-32C; `plain` without the CPU's instruction."""
+
+def reference_read(disk: Disk, offsets: NDArray[np.uint64], bytes: int) -> None:
+    """Reads `bytes` at each offset (n,) and drops them."""
+
+def reference_write(disk: Disk, offsets: NDArray[np.uint64], bytes: int) -> None:
+    """Writes `bytes` at each offset (n,)."""

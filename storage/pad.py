@@ -14,16 +14,22 @@ addresses of rows in the type of the wire. `plan` may run on another thread than
 independent of the number of threads, bit for bit. None of these calls is collective.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fourfold.storage import _native
 from fourfold.storage._native import Ticket
-from fourfold.storage.key import KeyCode
 from fourfold.storage.request import Request
-from fourfold.storage.row import RowSpec, dtype_code
+from fourfold.storage.row import RowSpec, dtype_code, key_ranges
+from fourfold.storage.traffic import Span, Traffic
+
+if TYPE_CHECKING:
+    from fourfold.storage.tier import FileTier, HostTier
 
 
 class Pad:
@@ -33,6 +39,9 @@ class Pad:
         specs: one per held tile, in the order that requests use.
         budget_bytes: most memory that rows, indexes and bitmaps may take; None: no limit. Tickets
             and the directory of blocks (16 bytes per block of 4 KiB to 2 MiB) come on top.
+        host, file: tiers for the rows that do not fit the pad, made for the same specs and left to
+            it. Then the pad holds the rows of planned batches and, of the others, those it
+            can.
         threads: threads of every call.
         huge_pages: ask for 2 MiB pages; `huge_pages` of the pad tells whether the system took note.
     """
@@ -44,37 +53,86 @@ class Pad:
         budget_bytes: int | None = None,
         threads: int = 1,
         huge_pages: bool = True,
+        host: HostTier | None = None,
+        file: FileTier | None = None,
     ) -> None:
         if threads < 1:
             raise ValueError(f"Pad: threads must be at least 1, got {threads}")
         if budget_bytes is not None and budget_bytes < 0:
             raise ValueError(f"Pad: budget_bytes must be at least 0, got {budget_bytes}")
         self.specs = tuple(specs)
-        base, bits = _key_ranges(self.specs)
-        native_specs = [spec.native() for spec in self.specs]
-        self._native = _native.Pad(native_specs, base, bits, budget_bytes, threads, huge_pages)
+        if file is not None and host is None:
+            raise ValueError("Pad: a file tier needs a host tier before it")
+        for tier in (host, file):
+            if tier is not None and tier.specs != self.specs:
+                raise ValueError("Pad: its tiers hold other tiles than the pad")
+        base, bits = key_ranges(self.specs)
+        self._native = _native.Pad(
+            [spec.native() for spec in self.specs],
+            base,
+            bits,
+            budget_bytes,
+            threads,
+            huge_pages,
+            None if host is None else host.native,
+            None if file is None else file.native,
+        )
+        self._reported = Traffic()
 
     def plan(self, request: Request, train: bool) -> Ticket:
         """Find the rows of a request; if training, create those that are missing.
 
-        When reading, an id never seen is answered with the row it would be born as. Raises
-        ValueError for an id outside the table, BudgetError when new rows do not fit; rows created
-        until then stay, newly born.
+        When reading, an id never seen is answered with the row it would be born as. With tiers
+        below, rows begin to move into the pad. Raises ValueError for an id outside the table,
+        BudgetError when new rows do not fit; rows created until then stay, newly born.
         """
-        return self._native.plan(
-            request.tile,
-            request.ids,
-            request.first,
-            request.bags,
-            request.lengths,
-            request.pooled,
-            request.weights,
-            request.replies,
-            train,
-        )
+        return self._native.plan(_arrays(request), train)
+
+    def try_plan(self, request: Request, train: bool) -> Ticket | None:
+        """Plan like `plan`; None when there is no room beside the tickets that are not released.
+
+        Then `wait_for_room` and try again. BudgetError if the request alone is too much. Reading
+        needs no room.
+        """
+        return self._native.try_plan(_arrays(request), train)
+
+    def wait_for_room(self, timeout_s: float) -> None:
+        """Return when there may be more room than at the last `try_plan`, or after `timeout_s`."""
+        self._native.wait_for_room(timeout_s)
+
+    def foresee(self, request: Request) -> None:
+        """Tell of a training batch that will be planned later; in order, before it is planned.
+
+        Rows that it needs leave the pad after all others. Nothing to do while the pad is the only
+        tier.
+        """
+        self._native.foresee(_arrays(request))
+
+    def forget_foreseen(self) -> None:
+        """Batches foreseen and not planned by now will not come."""
+        self._native.forget_foreseen()
 
     def wait(self, ticket: Ticket) -> None:
-        """Return when all rows of the ticket are in the pad: at once while it is the only tier."""
+        """Return when all rows of the ticket are in the pad: at once while it is the only tier.
+
+        Raises the StorageError of a tier that could not read or write a row.
+        """
+        self._native.wait(ticket)
+
+    def take_traffic(self) -> Traffic:
+        """Rows and bytes that moved since the last call."""
+        now = Traffic(*self._native.traffic())
+        since = now - self._reported
+        self._reported = now
+        return since
+
+    def trace(self, on: bool) -> None:
+        """Begin or end to record what the pad's own threads do."""
+        self._native.trace(on)
+
+    def take_spans(self) -> list[Span]:
+        """What they did since the last call; at most 65,536 spans are kept until then."""
+        return [Span(*span) for span in self._native.spans()]
 
     def gather(self, ticket: Ticket, addresses: NDArray[np.uint64], wire: str) -> None:
         """Write the reply rows of each segment, C-contiguous in dtype `wire`, to its address.
@@ -100,6 +158,13 @@ class Pad:
     def release(self, ticket: Ticket) -> None:
         """End the use of a ticket."""
         self._native.release(ticket)
+
+    def close(self) -> None:
+        """End the threads that move rows between tiers; nothing is flushed.
+
+        Nothing can be planned afterwards.
+        """
+        self._native.close()
 
     @property
     def rows(self) -> int:
@@ -165,11 +230,14 @@ def _ids(ids: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.ascontiguousarray(ids, dtype=np.int64)
 
 
-def _key_ranges(specs: Sequence[RowSpec]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-    """Key ranges of the tiles. Tiles of one table share its range; the core keeps them apart."""
-    tables = sorted({spec.table for spec in specs})
-    rows = {spec.table: spec.rows for spec in specs}
-    code = KeyCode.of([rows[table] for table in tables])
-    at = [tables.index(spec.table) for spec in specs]
-    base = np.array([code.base[i] for i in at], dtype=np.uint64)
-    return base, np.array([code.bits[i] for i in at], dtype=np.uint32)
+def _arrays(request: Request) -> _native.Request:
+    return _native.Request(
+        request.tile,
+        request.ids,
+        request.first,
+        request.bags,
+        request.lengths,
+        request.pooled,
+        request.weights,
+        request.replies,
+    )

@@ -1,12 +1,15 @@
 """What fixes the rows of one held tile."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fourfold.storage import _native
 from fourfold.storage.init import Init
+from fourfold.storage.key import KeyCode
 from fourfold.storage.optimizer import Optimizer
 
 DTYPES = ("fp32", "bf16", "fp16")
@@ -114,3 +117,16 @@ class RowSpec:
             scale=self.init.scale,
             seed=self.seed,
         )
+
+
+def key_ranges(specs: Sequence[RowSpec]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+    """Give base and bits of the key range of each tile, (T,).
+
+    Tiles of one table share its range; the core keeps them apart.
+    """
+    tables = sorted({spec.table for spec in specs})
+    rows = {spec.table: spec.rows for spec in specs}
+    code = KeyCode.of([rows[table] for table in tables])
+    at = [tables.index(spec.table) for spec in specs]
+    base = np.array([code.base[i] for i in at], dtype=np.uint64)
+    return base, np.array([code.bits[i] for i in at], dtype=np.uint32)

@@ -3,30 +3,9 @@
 #include <stdexcept>
 
 #include "pad.h"
-#include "parallel.h"
+#include "record.h"
 
 namespace ff {
-namespace {
-
-// Copies between a record and the parts of a row.
-template <bool to_row>
-void copy(const RowLayout& layout, const RowView& view, uint32_t slot, char* record) {
-  const size_t weights = size_t{layout.dim} * bytes_of(layout.dtype);
-  const size_t state = size_t{layout.dim} * 4 * layout.element_states;
-  auto part = [&](char* row, size_t bytes) {
-    if (to_row)
-      memcpy(row, record, bytes);
-    else
-      memcpy(record, row, bytes);
-    record += bytes;
-  };
-  part(view.weights(slot), weights);
-  part(view.state(slot), state);
-  part(view.row_state(slot), layout.row_state_stride);
-  part(view.meta(slot), sizeof(Meta));
-}
-
-}  // namespace
 
 size_t Pad::tile_rows(size_t t) const {
   std::lock_guard<std::mutex> lock(mutex_);
@@ -38,11 +17,7 @@ size_t Pad::tile_bytes(size_t t) const {
   return tiles_.at(t)->bytes();
 }
 
-size_t Pad::record_bytes(size_t t) const {
-  const RowLayout& layout = tiles_.at(t)->layout();
-  return size_t{layout.dim} * (bytes_of(layout.dtype) + 4 * layout.element_states) +
-         layout.row_state_stride + sizeof(Meta);
-}
+size_t Pad::record_bytes(size_t t) const { return tiles_.at(t)->layout().record_bytes(); }
 
 std::vector<int64_t> Pad::positions(size_t t, const int64_t* ids, size_t n) const {
   const Tile& tile = *tiles_.at(t);
@@ -56,39 +31,60 @@ std::vector<int64_t> Pad::positions(size_t t, const int64_t* ids, size_t n) cons
   return positions;
 }
 
-// Needs the mutex.
+// Needs the mutex; rows without tiers below.
 void Pad::find(size_t t, const std::vector<int64_t>& positions, uint32_t* slots) const {
   const Tile& tile = *tiles_[t];
   const size_t n = positions.size();
-  if (!tile.spec().dynamic()) {
+  if (!tile.indexed()) {
     for (size_t i = 0; i < n; ++i)
       slots[i] = tile.born(positions[i]) ? tile.slot_of(positions[i]) : Tile::NONE;
     return;
   }
-  std::vector<uint64_t> keys(n);
-  for (size_t i = 0; i < n; ++i) {
+  std::vector<uint64_t> keys;
+  for (const RowRef& row : refs(t, positions, nullptr)) keys.push_back(row.key);
+  index_[plane_[t]]->find(keys.data(), slots, n, threads_);
+}
+
+std::vector<RowRef> Pad::refs(size_t t, const std::vector<int64_t>& positions,
+                              char* records) const {
+  std::vector<RowRef> rows;
+  const size_t bytes = records != nullptr ? record_bytes(t) : 0;
+  for (size_t i = 0; i < positions.size(); ++i) {
     const uint64_t id = static_cast<uint64_t>(positions[i]);
     if (!keys_[t].holds(id)) refuse_id(t, positions[i]);
-    keys[i] = keys_[t].key(id);
+    rows.push_back({static_cast<uint32_t>(t), keys_[t].key(id), records + i * bytes});
   }
-  index_[plane_[t]]->find(keys.data(), slots, n, threads_);
+  return rows;
+}
+
+// The mutex, at a moment when every row is where the plans say.
+std::unique_lock<std::mutex> Pad::settled() const {
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (tiers_ && !tiers_->settled()) {
+    lock.unlock();
+    tiers_->settle();
+    lock.lock();
+  }
+  return lock;
 }
 
 void Pad::read(size_t t, const int64_t* ids, size_t n, char* records, bool* found) const {
   const Tile& tile = *tiles_.at(t);
-  const RowLayout& layout = tile.layout();
   const size_t bytes = record_bytes(t);
-  std::vector<uint32_t> slots(n);
-  std::lock_guard<std::mutex> lock(mutex_);
-  find(t, positions(t, ids, n), slots.data());
-  const RowView view = tile.view();
-  for (size_t i = 0; i < n; ++i) {
-    found[i] = slots[i] != Tile::NONE;
-    if (found[i])
-      copy<false>(layout, view, slots[i], records + i * bytes);
-    else
-      tile.bear_record(static_cast<uint64_t>(ids[i]), records + i * bytes);
+  const std::vector<int64_t> at = positions(t, ids, n);
+  const auto lock = settled();
+  if (tiers_) {
+    tiers_->read(refs(t, at, records).data(), n, found);
+  } else {
+    std::vector<uint32_t> slots(n);
+    find(t, at, slots.data());
+    const RowView view = tile.view();
+    for (size_t i = 0; i < n; ++i)
+      if ((found[i] = slots[i] != Tile::NONE))
+        pack_record(tile.layout(), view, view.weights(slots[i]), slots[i], records + i * bytes);
   }
+  for (size_t i = 0; i < n; ++i)
+    if (!found[i]) tile.bear_record(static_cast<uint64_t>(ids[i]), records + i * bytes);
 }
 
 void Pad::write(size_t t, const int64_t* ids, size_t n, const char* records) {
@@ -104,49 +100,67 @@ void Pad::write(size_t t, const int64_t* ids, size_t n, const char* records) {
   request.first = request.bags = first;
   request.pooled = request.replies = &no;
   const std::unique_ptr<Ticket> ticket = plan(request, true);
+  wait(*ticket);
   const RowView view = tiles_[t]->view();
   for (size_t i = 0; i < n; ++i)
-    copy<true>(tiles_[t]->layout(), view, ticket->slots[i],
-               const_cast<char*>(records) + i * record_bytes(t));
+    unpack_record(tiles_[t]->layout(), view, ticket->rows_at[i], ticket->slots[i],
+                  records + i * record_bytes(t));
   release(*ticket);
 }
 
 size_t Pad::erase(size_t t, const int64_t* ids, size_t n) {
   const std::vector<int64_t> at = positions(t, ids, n);
-  std::lock_guard<std::mutex> lock(mutex_);
+  const auto lock = settled();
+  if (tiers_) return tiers_->erase(refs(t, at, nullptr).data(), n);
   Tile& tile = *tiles_[t];
   const size_t before = tile.rows();
-  for (const int64_t position : at) {
-    if (tile.spec().dynamic()) {
-      if (!keys_[t].holds(static_cast<uint64_t>(position))) refuse_id(t, position);
-      const uint64_t key = keys_[t].key(static_cast<uint64_t>(position));
-      uint32_t slot = Tile::NONE;
-      if (index_[plane_[t]]->erase(&key, 1, &slot) == 1) tile.drop_dynamic(slot);
-    } else if (tile.born(position)) {
-      tile.drop_static(position);
-    }
+  if (!tile.indexed()) {
+    for (const int64_t position : at)
+      if (tile.born(position)) tile.drop(position);
+    return before - tile.rows();
+  }
+  for (const RowRef& row : refs(t, at, nullptr)) {
+    uint32_t slot = Tile::NONE;
+    if (index_[plane_[t]]->erase(&row.key, 1, &slot) == 0) continue;
+    tile.shelf().give(slot);
+    tile.count(-1);
   }
   return before - tile.rows();
 }
 
 std::vector<int64_t> Pad::ids(size_t t) const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  const auto lock = settled();
   const Tile& tile = *tiles_.at(t);
-  std::vector<std::pair<uint32_t, int64_t>> found;
-  found.reserve(tile.rows());
-  if (tile.spec().dynamic()) {
+  std::vector<int64_t> ids;
+  if (tiers_) {
+    for (const uint64_t key : tiers_->keys(t))
+      ids.push_back(static_cast<int64_t>(tile.id_of(keys_[t].id(key))));
+  } else if (tile.indexed()) {
+    std::vector<std::pair<uint32_t, int64_t>> found;
+    found.reserve(tile.rows());
     index_[plane_[t]]->for_each([&](uint64_t key, uint32_t slot) {
       if (keys_[t].owns(key)) found.emplace_back(slot, static_cast<int64_t>(keys_[t].id(key)));
     });
     std::sort(found.begin(), found.end());
+    for (const auto& row : found) ids.push_back(row.second);
   } else {
     for (uint64_t position = 0; position < tile.positions(); ++position)
-      if (tile.born(position)) found.emplace_back(0, static_cast<int64_t>(tile.id_of(position)));
+      if (tile.born(position)) ids.push_back(static_cast<int64_t>(tile.id_of(position)));
   }
-  std::vector<int64_t> ids;
-  ids.reserve(found.size());
-  for (const auto& row : found) ids.push_back(row.second);
   return ids;
+}
+
+// For callers that release what they hold before they plan.
+std::unique_ptr<Ticket> Pad::plan(const Request& request, bool train) {
+  for (;;) {
+    std::unique_ptr<Ticket> ticket = try_plan(request, train);
+    if (ticket) return ticket;
+    if (tiers_->waits_for_release())
+      throw BudgetError(
+          "the pad has no room for this batch beside those planned and not released; release a "
+          "ticket first, or raise storage.pad_bytes");
+    wait_for_room(1.0);
+  }
 }
 
 }  // namespace ff

@@ -4,12 +4,14 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <optional>
 
 #include "errors.h"
+#include "file_tier.h"
 #include "pad.h"
 
 namespace nb = nanobind;
@@ -41,26 +43,32 @@ void require_length(const Vector<T>& array, size_t length, const char* name) {
                               .c_str());
 }
 
-std::unique_ptr<Ticket> plan(Pad& pad, Vector<int32_t> tile, Vector<int64_t> ids,
-                             Vector<int64_t> first, Vector<int64_t> bags, Vector<int32_t> lengths,
-                             Vector<bool> pooled, std::optional<Vector<float>> weights,
-                             Vector<bool> replies, bool train) {
-  const size_t segments = tile.size();
-  require_length(first, segments + 1, "first");
-  require_length(bags, segments + 1, "bags");
-  require_length(pooled, segments, "pooled");
-  require_length(replies, segments, "replies");
-  const bool weighted = weights && weights->size() > 0;
-  if (weighted) require_length(*weights, ids.size(), "weights");
-  const Request request{segments,       ids.size(),
-                        lengths.size(), tile.data(),
-                        ids.data(),     first.data(),
-                        bags.data(),    lengths.data(),
-                        pooled.data(),  weighted ? weights->data() : nullptr,
-                        replies.data()};
-  nb::gil_scoped_release release;
-  return pad.plan(request, train);
-}
+// The arrays of a request, checked against each other and kept.
+struct Arrays {
+  Vector<int32_t> tile;
+  Vector<int64_t> ids, first, bags;
+  Vector<int32_t> lengths;
+  Vector<bool> pooled;
+  std::optional<Vector<float>> weights;
+  Vector<bool> replies;
+
+  void check() const {
+    require_length(first, tile.size() + 1, "first");
+    require_length(bags, tile.size() + 1, "bags");
+    require_length(pooled, tile.size(), "pooled");
+    require_length(replies, tile.size(), "replies");
+    if (weights && weights->size() > 0) require_length(*weights, ids.size(), "weights");
+  }
+  Request request() const {
+    const bool weighted = weights && weights->size() > 0;
+    return {tile.size(),    ids.size(),
+            lengths.size(), tile.data(),
+            ids.data(),     first.data(),
+            bags.data(),    lengths.data(),
+            pooled.data(),  weighted ? weights->data() : nullptr,
+            replies.data()};
+  }
+};
 
 std::pair<nb::object, nb::object> read(const Pad& pad, size_t tile, Vector<int64_t> ids) {
   const size_t n = ids.size(), bytes = pad.record_bytes(tile);
@@ -76,6 +84,12 @@ std::pair<nb::object, nb::object> read(const Pad& pad, size_t tile, Vector<int64
   using Flags = nb::ndarray<nb::numpy, bool, nb::ndim<1>>;
   return {nb::cast(Bytes(records, {n, bytes}, own_records)),
           nb::cast(Flags(found, {n}, own_found))};
+}
+
+std::vector<KeyRange> key_ranges(Vector<uint64_t> base, Vector<uint32_t> bits) {
+  std::vector<KeyRange> keys;
+  for (size_t t = 0; t < base.size(); ++t) keys.push_back({base.data()[t], bits.data()[t]});
+  return keys;
 }
 
 nb::object ids_of(const Pad& pad, size_t tile) {
@@ -142,22 +156,86 @@ void bind_pad(nb::module_& m) {
       .def_ro("missing", &Ticket::missing,
               "Ids without a row (reading): answered as newborn rows.");
 
+  nb::class_<Arrays>(m, "Request", "The arrays of a request, checked against each other.")
+      .def(
+          "__init__",
+          [](Arrays* arrays, Vector<int32_t> tile, Vector<int64_t> ids, Vector<int64_t> first,
+             Vector<int64_t> bags, Vector<int32_t> lengths, Vector<bool> pooled,
+             std::optional<Vector<float>> weights, Vector<bool> replies) {
+            new (arrays) Arrays{tile, ids, first, bags, lengths, pooled, weights, replies};
+            arrays->check();
+          },
+          "tile"_a.noconvert(), "ids"_a.noconvert(), "first"_a.noconvert(), "bags"_a.noconvert(),
+          "lengths"_a.noconvert(), "pooled"_a.noconvert(), "weights"_a.noconvert().none(),
+          "replies"_a.noconvert());
+
   nb::class_<Pad>(m, "Pad")
       .def(
           "__init__",
           [](Pad* pad, std::vector<TileSpec> tiles, Vector<uint64_t> key_base,
-             Vector<uint32_t> key_bits, std::optional<size_t> budget, int threads,
-             bool huge_pages) {
-            std::vector<KeyRange> keys;
-            for (size_t t = 0; t < tiles.size(); ++t)
-              keys.push_back({key_base.data()[t], key_bits.data()[t]});
-            new (pad) Pad(std::move(tiles), std::move(keys), budget.value_or(Pool::UNLIMITED),
-                          threads, huge_pages);
+             Vector<uint32_t> key_bits, std::optional<size_t> budget, int threads, bool huge_pages,
+             HostTier* host, FileTier* file) {
+            if (file != nullptr) file->charge_to([host](ptrdiff_t bytes) { host->charge(bytes); });
+            new (pad) Pad(std::move(tiles), key_ranges(key_base, key_bits),
+                          budget.value_or(Pool::UNLIMITED), threads, huge_pages, host, file);
           },
-          "tiles"_a, "key_base"_a, "key_bits"_a, "budget"_a.none(), "threads"_a, "huge_pages"_a)
-      .def("plan", &plan, "tile"_a.noconvert(), "ids"_a.noconvert(), "first"_a.noconvert(),
-           "bags"_a.noconvert(), "lengths"_a.noconvert(), "pooled"_a.noconvert(),
-           "weights"_a.noconvert().none(), "replies"_a.noconvert(), "train"_a)
+          "tiles"_a, "key_base"_a, "key_bits"_a, "budget"_a.none(), "threads"_a, "huge_pages"_a,
+          "host"_a.none(), "file"_a.none(), nb::keep_alive<1, 8>(), nb::keep_alive<1, 9>(),
+          nb::keep_alive<9, 8>())
+      .def(
+          "plan",
+          [](Pad& pad, const Arrays& arrays, bool train) {
+            nb::gil_scoped_release release;
+            return pad.plan(arrays.request(), train);
+          },
+          "request"_a, "train"_a)
+      .def(
+          "try_plan",
+          [](Pad& pad, const Arrays& arrays, bool train) {
+            nb::gil_scoped_release release;
+            return pad.try_plan(arrays.request(), train);
+          },
+          "request"_a, "train"_a)
+      .def(
+          "foresee",
+          [](Pad& pad, const Arrays& arrays) {
+            nb::gil_scoped_release release;
+            pad.foresee(arrays.request());
+          },
+          "request"_a)
+      .def("forget_foreseen", &Pad::forget_foreseen, nb::call_guard<nb::gil_scoped_release>())
+      .def("wait_for_room", &Pad::wait_for_room, "seconds"_a,
+           nb::call_guard<nb::gil_scoped_release>())
+      .def("wait", &Pad::wait, "ticket"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("close", &Pad::close, nb::call_guard<nb::gil_scoped_release>())
+      .def("traffic",
+           [](Pad& pad) {
+             Traffic t;
+             if (pad.tiers()) {
+               nb::gil_scoped_release release;
+               t = pad.tiers()->traffic();
+             }
+             return std::vector<double>{
+                 static_cast<double>(t.pad_hits),        static_cast<double>(t.host_hits),
+                 static_cast<double>(t.file_hits),       static_cast<double>(t.born),
+                 static_cast<double>(t.host_read_bytes), static_cast<double>(t.host_written_bytes),
+                 static_cast<double>(t.file_read_bytes), static_cast<double>(t.file_written_bytes),
+                 static_cast<double>(t.fetch_ns) * 1e-9, static_cast<double>(t.write_ns) * 1e-9};
+           })
+      .def(
+          "trace",
+          [](Pad& pad, bool on) {
+            if (pad.tiers()) pad.tiers()->spans().record(on);
+          },
+          "on"_a)
+      .def("spans",
+           [](Pad& pad) {
+             std::vector<std::tuple<std::string, std::string, int64_t, int64_t, uint64_t>> spans;
+             if (!pad.tiers()) return spans;
+             for (const Span& span : pad.tiers()->spans().take())
+               spans.emplace_back(span.thread, span.name, span.begin_ns, span.end_ns, span.rows);
+             return spans;
+           })
       .def(
           "gather",
           [](Pad& pad, const Ticket& ticket, Vector<uint64_t> addresses, int wire) {

@@ -131,7 +131,7 @@ void Pad::gather(const Ticket& ticket, const uint64_t* addresses, size_t segment
   const bool missing = ticket.missing > 0;
   parallel_for(threads_, ticket.replies.size(), 1, [&](size_t first, size_t last, int) {
     for (size_t share = first; share < last; ++share) {
-      for (const Piece& piece : ticket.replies[share]) {
+      for (const Share& piece : ticket.replies[share]) {
         const Segment& segment = ticket.segments[piece.part];
         const TileSpec& spec = tiles_[segment.tile]->spec();
         const bool weighted = segment.pooled && !ticket.weights.empty();

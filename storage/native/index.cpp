@@ -100,6 +100,16 @@ void Index::fill(size_t hole, int way) {
   buckets()[hole].occupied &= ~(1u << way);
 }
 
+void Index::replace(const uint64_t* keys, const uint32_t* slots, size_t n) {
+  for (size_t i = 0; i < n; ++i) {
+    if (i + GROUP < n) __builtin_prefetch(buckets() + home(keys[i + GROUP]), 1);
+    Bucket* bucket = buckets() + home(keys[i]);
+    unsigned ways = match(*bucket, keys[i]);
+    while (ways == 0 && bucket->overflow != 0) ways = match(*++bucket, keys[i]);
+    if (ways != 0) bucket->slot[__builtin_ctz(ways)] = slots[i];
+  }
+}
+
 size_t Index::erase(const uint64_t* keys, size_t n, uint32_t* slots) {
   const size_t before = size_;
   for (size_t i = 0; i < n; ++i) {

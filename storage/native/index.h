@@ -37,6 +37,7 @@
 #include "config.h"
 #include "mapping.h"
 #include "parallel.h"
+#include "prefetch.h"
 
 namespace ff {
 
@@ -88,6 +89,17 @@ class Index {
     find(keys, slots, n, threads);
     return insert_missing(keys, slots, n, new_slot);
   }
+
+  // The second half of find_or_insert(): `slots` are as find() left them. new_slot(i) may erase
+  // other keys.
+  template <class NewSlot>
+  size_t insert_missing(const uint64_t* keys, uint32_t* slots, size_t n, NewSlot&& new_slot);
+
+  // Asks for the line where find, insert or erase of the key will begin.
+  FF_INLINE void ask(uint64_t key) const { __builtin_prefetch(buckets() + home(key), 1); }
+
+  // The slot of keys[i], which is present, is slots[i] from now on; absent keys are passed over.
+  void replace(const uint64_t* keys, const uint32_t* slots, size_t n);
 
   // Removes keys, absent ones are passed over; returns how many were removed. `slots`, if given,
   // receives what find() would have said just before.
@@ -163,8 +175,6 @@ class Index {
   size_t home(uint64_t key) const { return scale_.home(index_hash(key)); }
 
   void find_part(const uint64_t* keys, uint32_t* slots, size_t n) const;
-  template <class NewSlot>
-  size_t insert_missing(const uint64_t* keys, uint32_t* slots, size_t n, NewSlot& new_slot);
   void place(Entry entry);
   uint32_t remove(uint64_t key);
   void fill(size_t hole, int way);
@@ -204,7 +214,7 @@ inline void Index::find_part(const uint64_t* keys, uint32_t* slots, size_t n) co
 
 // Enters the keys that find() left without a slot. An earlier one of them may be the same key.
 template <class NewSlot>
-size_t Index::insert_missing(const uint64_t* keys, uint32_t* slots, size_t n, NewSlot& new_slot) {
+size_t Index::insert_missing(const uint64_t* keys, uint32_t* slots, size_t n, NewSlot&& new_slot) {
   const size_t before = size_;
   size_t ahead = 0;  // keys whose home has been prefetched
   for (size_t i = 0; i < n; ++i) {

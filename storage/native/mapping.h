@@ -43,7 +43,7 @@ class Mapping {
     char* const to = reserve(bytes, huge ? HUGE_PAGE : PAGE);
     void* const moved = data_ == nullptr
                             ? mmap(to, bytes, PROT_READ | PROT_WRITE,
-                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
+                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0)
                             : mremap(data_, bytes_, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to);
     if (moved == MAP_FAILED) {
       munmap(to, bytes);

@@ -4,7 +4,10 @@ namespace ff {
 void bind_index(nanobind::module_& m);
 void bind_arithmetic(nanobind::module_& m);
 void bind_pad(nanobind::module_& m);
+void bind_tier(nanobind::module_& m);
+void bind_file(nanobind::module_& m);
 void bind_bench_rows(nanobind::module_& m);
+void bind_bench_disk(nanobind::module_& m);
 }  // namespace ff
 
 NB_MODULE(_native, m) {
@@ -13,5 +16,8 @@ NB_MODULE(_native, m) {
   ff::bind_index(m);
   ff::bind_arithmetic(m);
   ff::bind_pad(m);
+  ff::bind_tier(m);
+  ff::bind_file(m);
   ff::bind_bench_rows(m);
+  ff::bind_bench_disk(m);
 }

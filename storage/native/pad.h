@@ -1,6 +1,8 @@
-// The pad: all rows of a rank, planned ahead, gathered and updated in place.
+// The pad: the rows that a rank trains, planned ahead, gathered and updated in place. All rows of
+// the rank, or with tiers below those that planned batches need, and as many more as fit.
 //
 //   plan     one thread at a time (a mutex): finds or creates rows, groups gradients by row
+//   wait     until the rows of a ticket are there (the other calls do so too)
 //   gather   reads rows of a ticket         both touch the rows of their ticket only, never the
 //   update   changes rows of a ticket       index; they may run while other tickets are planned
 //
@@ -15,6 +17,7 @@
 #include "group.h"
 #include "index.h"
 #include "request.h"
+#include "tiers.h"
 #include "tile.h"
 
 namespace ff {
@@ -23,10 +26,21 @@ class Pad {
  public:
   // `keys` gives the key range of each tile (unused by static ones). Throws BudgetError when the
   // budget cannot hold even the bookkeeping.
+  // With a host tier the pad is a window on it and, if there is one, on the file tier; both must
+  // have been made for the same specs and keys, outlive the pad, and be left to it alone.
   Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget, int threads,
-      bool huge_pages);
+      bool huge_pages, HostTier* host = nullptr, Tier* file = nullptr);
 
+  // Null when there is no room until a ticket is released or rows are written back: then wait for
+  // that and try again. BudgetError if the batch is too large for the pad.
+  std::unique_ptr<Ticket> try_plan(const Request& request, bool train);
+  // The same for callers with nothing else to wait for: BudgetError if tickets hold the room.
   std::unique_ptr<Ticket> plan(const Request& request, bool train);
+  void wait_for_room(double seconds);
+  // A training batch that will be planned later, in this order.
+  void foresee(const Request& request);
+  void forget_foreseen();
+  void wait(const Ticket& ticket) const;
   // addresses (S,): where the reply rows of each segment go; ignored where no reply is wanted.
   void gather(const Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire);
   // addresses (S,): where the gradient rows of each segment lie, one per reply row.
@@ -39,6 +53,9 @@ class Pad {
   size_t tile_rows(size_t tile) const;
   size_t tile_bytes(size_t tile) const;
   const Pool& pool() const { return *pool_; }
+  Tiers* tiers() { return tiers_.get(); }
+  // Ends the threads that move rows. Nothing can be planned afterwards.
+  void close();
   int threads() const { return threads_; }
 
   // Rows by id (access.cpp). A record is a row without gaps: weights, element state, row state,
@@ -46,6 +63,7 @@ class Pad {
   size_t record_bytes(size_t tile) const;
   // records (n, record_bytes); a row that does not exist is read as it would be born. found (n,).
   void read(size_t tile, const int64_t* ids, size_t n, char* records, bool* found) const;
+  // Throws BudgetError where the rows do not fit the pad together.
   void write(size_t tile, const int64_t* ids, size_t n, const char* records);
   // Returns how many rows there were.
   size_t erase(size_t tile, const int64_t* ids, size_t n);
@@ -61,6 +79,9 @@ class Pad {
   void read_segments(const Request& request, Ticket& ticket) const;
   void make_runs(Ticket& ticket) const;
   void resolve(const Request& request, Ticket& ticket);
+  bool resolve_in_tiers(const Request& request, Ticket& ticket);
+  void look_up(const Run& run, const int64_t* ids, std::vector<Lookups>& planes) const;
+  [[noreturn]] void refuse_batch(const std::vector<Lookups>& planes) const;
   void resolve_static(const Run& run, const int64_t* positions, Ticket& ticket);
   void resolve_dynamic(size_t plane, const int64_t* ids, Ticket& ticket);
   void bear_newborns();
@@ -70,6 +91,8 @@ class Pad {
   void share_updates(Ticket& ticket) const;
   void check(const Ticket& ticket, size_t segments) const;
   [[noreturn]] void refuse_id(size_t tile, int64_t id) const;
+  std::unique_lock<std::mutex> settled() const;
+  std::vector<RowRef> refs(size_t tile, const std::vector<int64_t>& positions, char* records) const;
   std::vector<int64_t> positions(size_t tile, const int64_t* ids, size_t n) const;
   void find(size_t tile, const std::vector<int64_t>& positions, uint32_t* slots) const;
 
@@ -86,8 +109,11 @@ class Pad {
   std::vector<uint64_t> lookup_keys_;
   std::vector<uint32_t> lookup_slots_;
   std::vector<Newborn> newborns_;
+  std::vector<Lookups> planes_;
   GroupSpace group_space_;
   std::vector<Ticket> spares_;
+
+  std::unique_ptr<Tiers> tiers_;  // none: all rows are here. Its threads end before the rest does
 };
 
 }  // namespace ff

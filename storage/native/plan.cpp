@@ -8,9 +8,6 @@
 namespace ff {
 namespace {
 
-constexpr size_t BIRTHS_PER_THREAD = 64;
-constexpr size_t IDS_PER_THREAD = 16384;
-
 // The largest blocks that tiles should take: small beside the budget, so that little of it is left
 // unused; for dynamic tiles, of which any may stay small, small beside their share of it.
 size_t block_limit(size_t budget, size_t parts) {
@@ -24,27 +21,35 @@ void require(bool holds, const char* what) {
 }  // namespace
 
 Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget, int threads,
-         bool huge_pages)
-    : threads_(threads), pool_(std::make_unique<Pool>(budget, huge_pages)), keys_(std::move(keys)) {
+         bool huge_pages, HostTier* host, Tier* file)
+    : threads_(threads),
+      pool_(std::make_unique<Pool>(budget, huge_pages,
+                                   host ? "storage.pad_bytes" : "storage.host_bytes")),
+      keys_(std::move(keys)) {
+  if (host != nullptr)
+    tiers_ = std::make_unique<Tiers>(specs, keys_, *pool_, tiles_, *host, file, mutex_, threads_);
   const size_t static_limit = block_limit(budget, 1);
   const size_t dynamic_limit =
       std::min(block_limit(budget, std::max<size_t>(1, specs.size())), Pool::LARGEST / 2);
-  for (TileSpec& spec : specs) {
-    size_t plane = 0;
-    for (const auto& other : tiles_)
-      plane += other->spec().dynamic() && other->spec().table == spec.table;
-    plane_.push_back(plane);
-    while (spec.dynamic() && index_.size() <= plane)
+  for (size_t t = 0; t < specs.size(); ++t) {
+    TileSpec& spec = specs[t];
+    plane_.push_back(plane_of(specs, t));
+    if (tiers_) {
+      tiles_.push_back(std::make_unique<Tile>(spec, *pool_, tiers_->shelf_of(t)));
+      continue;
+    }
+    while (spec.dynamic() && index_.size() <= plane_.back())
       index_.push_back(std::make_unique<Index>(0, huge_pages, [this](size_t bytes) {
         pool_->charge(bytes, "the index of the dynamic tables");
       }));
     const size_t limit = spec.dynamic() ? dynamic_limit : static_limit;
-    tiles_.push_back(std::make_unique<Tile>(std::move(spec), *pool_, limit));
+    tiles_.push_back(std::make_unique<Tile>(spec, *pool_, limit));
   }
 }
 
-std::unique_ptr<Ticket> Pad::plan(const Request& request, bool train) {
+std::unique_ptr<Ticket> Pad::try_plan(const Request& request, bool train) {
   std::lock_guard<std::mutex> lock(mutex_);
+  if (tiers_) tiers_->check();
   auto ticket = std::make_unique<Ticket>();
   if (!spares_.empty()) {
     *ticket = std::move(spares_.back());
@@ -55,7 +60,12 @@ std::unique_ptr<Ticket> Pad::plan(const Request& request, bool train) {
   ticket->rows = request.num_ids;
   read_segments(request, *ticket);
   make_runs(*ticket);
-  resolve(request, *ticket);
+  if (!tiers_) {
+    resolve(request, *ticket);
+  } else if (!resolve_in_tiers(request, *ticket)) {
+    spares_.push_back(std::move(*ticket));
+    return nullptr;
+  }
   keep_ids(request, *ticket);
   share_replies(*ticket);
   if (train) {
@@ -67,9 +77,40 @@ std::unique_ptr<Ticket> Pad::plan(const Request& request, bool train) {
   return ticket;
 }
 
+void Pad::wait_for_room(double seconds) {
+  if (tiers_) tiers_->wait_for_room(seconds);
+}
+
+void Pad::foresee(const Request& request) {
+  if (!tiers_) return;
+  std::lock_guard<std::mutex> lock(mutex_);
+  Ticket shape;
+  read_segments(request, shape);
+  make_runs(shape);
+  planes_.assign(std::max<size_t>(1, planes_.size()), {});
+  for (const Run& run : shape.runs) look_up(run, request.ids, planes_);
+  tiers_->foresee(planes_);
+}
+
+void Pad::forget_foreseen() {
+  if (!tiers_) return;
+  std::lock_guard<std::mutex> lock(mutex_);
+  tiers_->forget_foreseen();
+}
+
+void Pad::wait(const Ticket& ticket) const {
+  if (tiers_) tiers_->wait(ticket);
+}
+
+void Pad::close() {
+  if (tiers_) tiers_->close();
+}
+
 void Pad::release(Ticket& ticket) {
   if (ticket.released) return;
+  if (tiers_ && !ticket.train) tiers_->finish(ticket);  // nobody may write to what it lent
   std::lock_guard<std::mutex> lock(mutex_);
+  if (tiers_) tiers_->release(ticket);
   spares_.push_back(std::move(ticket));
   ticket = Ticket{};
   ticket.released = true;
@@ -131,112 +172,6 @@ void Pad::make_runs(Ticket& ticket) const {
   }
 }
 
-// Slots for all ids. Whatever happens, rows that were counted as born are written.
-void Pad::resolve(const Request& request, Ticket& ticket) {
-  ticket.slots.resize(request.num_ids);
-  ticket.missing = 0;
-  newborns_.clear();
-  try {
-    for (const Run& run : ticket.runs)
-      if (!tiles_[run.tile]->spec().dynamic()) resolve_static(run, request.ids, ticket);
-    for (size_t plane = 0; plane < index_.size(); ++plane)
-      resolve_dynamic(plane, request.ids, ticket);
-  } catch (...) {
-    bear_newborns();
-    throw;
-  }
-  ticket.born = newborns_.size();
-  bear_newborns();
-  locate(ticket);
-}
-
-// Where the rows lie. They stay there until the ticket is released.
-void Pad::locate(Ticket& ticket) const {
-  ticket.rows_at.resize(ticket.slots.size());
-  for (const Run& run : ticket.runs) {
-    const RowView view = tiles_[run.tile]->view();
-    const size_t ids = run.id_end - run.id_begin;
-    parallel_for(threads_, ids, IDS_PER_THREAD, [&](size_t begin, size_t end, int) {
-      for (size_t i = run.id_begin + begin; i < run.id_begin + end; ++i) {
-        const uint32_t slot = ticket.slots[i];
-        ticket.rows_at[i] = slot == Tile::NONE ? nullptr : view.weights(slot);
-      }
-    });
-  }
-}
-
-void Pad::resolve_static(const Run& run, const int64_t* positions, Ticket& ticket) {
-  Tile& tile = *tiles_[run.tile];
-  const uint64_t rows = tile.positions();
-  for (size_t i = run.id_begin; i < run.id_end; ++i) {
-    const uint64_t position = static_cast<uint64_t>(positions[i]);
-    if (position >= rows) refuse_id(run.tile, positions[i]);
-    ticket.slots[i] = tile.slot_of(position);
-  }
-  if (tile.complete()) return;
-  for (size_t i = run.id_begin; i < run.id_end; ++i) {
-    const uint64_t position = static_cast<uint64_t>(positions[i]);
-    if (tile.born(position)) continue;
-    if (!ticket.train) {
-      ticket.slots[i] = Tile::NONE;
-      ++ticket.missing;
-      continue;
-    }
-    tile.claim(position, ticket.slots[i]);
-    newborns_.push_back({run.tile, ticket.slots[i], tile.id_of(position)});
-  }
-}
-
-void Pad::resolve_dynamic(size_t plane, const int64_t* ids, Ticket& ticket) {
-  auto here = [&](const Run& run) {
-    return tiles_[run.tile]->spec().dynamic() && plane_[run.tile] == plane;
-  };
-  lookup_keys_.clear();
-  for (const Run& run : ticket.runs) {
-    if (!here(run)) continue;
-    const KeyRange range = keys_[run.tile];
-    for (size_t i = run.id_begin; i < run.id_end; ++i) {
-      if (!range.holds(static_cast<uint64_t>(ids[i]))) refuse_id(run.tile, ids[i]);
-      lookup_keys_.push_back(range.key(static_cast<uint64_t>(ids[i])));
-    }
-  }
-  lookup_slots_.resize(lookup_keys_.size());
-  if (ticket.train) {
-    // New keys come in the order of the batch, so the run they belong to only moves forward.
-    auto run = std::find_if(ticket.runs.begin(), ticket.runs.end(), here);
-    size_t run_begin = 0;
-    auto new_slot = [&](size_t at) {
-      while (at - run_begin >= run->id_end - run->id_begin) {
-        run_begin += run->id_end - run->id_begin;
-        run = std::find_if(run + 1, ticket.runs.end(), here);
-      }
-      const uint32_t slot = tiles_[run->tile]->append();
-      newborns_.push_back({run->tile, slot, keys_[run->tile].id(lookup_keys_[at])});
-      return slot;
-    };
-    index_[plane]->find_or_insert(lookup_keys_.data(), lookup_slots_.data(), lookup_keys_.size(),
-                                  new_slot, threads_);
-  } else {
-    index_[plane]->find(lookup_keys_.data(), lookup_slots_.data(), lookup_keys_.size(), threads_);
-    ticket.missing += std::count(lookup_slots_.begin(), lookup_slots_.end(), Tile::NONE);
-  }
-  size_t at = 0;
-  for (const Run& run : ticket.runs) {
-    if (!here(run)) continue;
-    const size_t n = run.id_end - run.id_begin;
-    std::copy_n(lookup_slots_.begin() + at, n, ticket.slots.begin() + run.id_begin);
-    at += n;
-  }
-}
-
-void Pad::bear_newborns() {
-  parallel_for(threads_, newborns_.size(), BIRTHS_PER_THREAD, [&](size_t begin, size_t end, int) {
-    for (size_t i = begin; i < end; ++i)
-      tiles_[newborns_[i].tile]->bear(newborns_[i].id, newborns_[i].slot);
-  });
-  newborns_.clear();
-}
-
 // Ids of the tables, kept where a newborn answer or the noise of stochastic rounding needs them.
 void Pad::keep_ids(const Request& request, Ticket& ticket) const {
   bool needed = ticket.missing > 0;
@@ -249,23 +184,13 @@ void Pad::keep_ids(const Request& request, Ticket& ticket) const {
       ticket.ids[i] = tiles_[run.tile]->id_of(static_cast<uint64_t>(request.ids[i]));
 }
 
+// That a ticket can be worked with; its rows are there afterwards.
 void Pad::check(const Ticket& ticket, size_t segments) const {
+  wait(ticket);
   if (ticket.released) throw std::invalid_argument("Pad: this ticket has been released");
   if (segments != ticket.segments.size())
     throw std::invalid_argument("Pad: " + std::to_string(segments) + " addresses for " +
                                 std::to_string(ticket.segments.size()) + " segments");
-}
-
-void Pad::refuse_id(size_t t, int64_t id) const {
-  const Tile& tile = *tiles_[t];
-  const TileSpec& spec = tile.spec();
-  if (spec.dynamic())
-    throw std::invalid_argument(spec.label() + ": id " + std::to_string(id) + " is outside [0, 2^" +
-                                std::to_string(keys_[t].bits) +
-                                "), what its keys leave for ids; use smaller ids or set hash_ids");
-  throw std::invalid_argument(spec.label() + ": row position " + std::to_string(id) +
-                              " is outside [0, " + std::to_string(tile.positions()) +
-                              "); the table has ids in [0, " + std::to_string(spec.rows) + ")");
 }
 
 }  // namespace ff

@@ -1,6 +1,7 @@
 #include "pool.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -28,6 +29,11 @@ Pool::~Pool() {
   for (auto& [address, bytes] : extents_) munmap(address, bytes);
 }
 
+size_t Pool::most() const {
+  const size_t pages = static_cast<size_t>(sysconf(_SC_PHYS_PAGES));
+  return std::min(budget_, pages * static_cast<size_t>(sysconf(_SC_PAGESIZE)));
+}
+
 size_t Pool::held() const {
   std::lock_guard<std::mutex> lock(mutex_);
   return held_;
@@ -45,19 +51,42 @@ bool Pool::huge_pages() const {
 
 int Pool::order_of(size_t bytes) { return std::countr_zero(bytes) - std::countr_zero(SMALLEST); }
 
-void Pool::require(size_t bytes, const std::string& owner) const {
-  if (held_ <= budget_ && bytes <= budget_ - held_) return;
+bool Pool::require(size_t bytes, const std::string& owner, bool required) const {
+  if (allows(bytes)) return true;
+  if (!required) return false;
   throw BudgetError(owner + " needs " + bytes_text(bytes) + " more, but the storage budget is " +
-                    bytes_text(budget_) + " and " + bytes_text(held_) +
-                    " are in use; raise storage.host_bytes, add embedding ranks, or make the "
-                    "tables smaller");
+                    bytes_text(budget_) + " and " + bytes_text(held_) + " are in use; raise " +
+                    setting_ + ", add embedding ranks, or make the tables smaller");
 }
 
-void Pool::charge(size_t bytes, const std::string& owner) {
+// The smallest block that will do goes, or else the largest. Addresses wait to be taken again.
+bool Pool::shrink_for(size_t bytes) {
   std::lock_guard<std::mutex> lock(mutex_);
-  require(bytes, owner);
+  size_t free = 0;
+  for (int order = 0; order < ORDERS; ++order) free += free_[order].size() * size_of(order);
+  if (held_ > budget_ || bytes > budget_ - held_ + free) return false;
+  while (!allows(bytes)) {
+    int order = 0;
+    while (order < ORDERS - 1 && size_of(order) < bytes - (budget_ - held_)) ++order;
+    const int enough = order;
+    while (order < ORDERS && free_[order].empty()) ++order;
+    if (order == ORDERS)
+      for (order = enough; free_[order].empty();) --order;
+    char* const block = reinterpret_cast<char*>(*free_[order].begin());
+    free_[order].erase(free_[order].begin());
+    madvise(block, size_of(order), MADV_DONTNEED);
+    returned_[order].push_back(block);
+    held_ -= size_of(order);
+  }
+  return true;
+}
+
+bool Pool::charge(size_t bytes, const std::string& owner, bool required) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!require(bytes, owner, required)) return false;
   held_ += bytes;
   in_use_ += bytes;
+  return true;
 }
 
 void Pool::refund(size_t bytes) {
@@ -66,7 +95,7 @@ void Pool::refund(size_t bytes) {
   in_use_ -= bytes;
 }
 
-char* Pool::take(size_t bytes, const std::string& owner) {
+char* Pool::take(size_t bytes, const std::string& owner, bool required) {
   std::lock_guard<std::mutex> lock(mutex_);
   const int wanted = order_of(bytes);
   int order = wanted;
@@ -79,8 +108,9 @@ char* Pool::take(size_t bytes, const std::string& owner) {
   } else {
     // A whole chunk, or the largest part of one that the rest of the budget allows.
     order = ORDERS - 1;
-    while (order > wanted && (held_ > budget_ || size_of(order) > budget_ - held_)) --order;
-    block = commit(order, owner);
+    while (order > wanted && !allows(size_of(order))) --order;
+    if (!require(size_of(order), owner, required)) return nullptr;
+    block = commit(order);
   }
   while (order > wanted) {
     --order;
@@ -101,10 +131,21 @@ void Pool::give(char* block, size_t bytes) {
 }
 
 // Takes a new block from the system.
-char* Pool::commit(int order, const std::string& owner) {
+char* Pool::commit(int order) {
   const size_t bytes = size_of(order);
-  require(bytes, owner);
-  char* const block = untouched(bytes);
+  int found = order;
+  while (found < ORDERS && returned_[found].empty()) ++found;
+  if (found == ORDERS) {
+    char* const block = untouched(bytes);
+    held_ += bytes;
+    return block;
+  }
+  char* const block = returned_[found].back();
+  returned_[found].pop_back();
+  while (found > order) {
+    --found;
+    returned_[found].push_back(block + size_of(found));
+  }
   held_ += bytes;
   return block;
 }

@@ -26,21 +26,30 @@ class Pool {
   static constexpr size_t LARGEST = size_t{2} << 20;
   static constexpr size_t UNLIMITED = ~size_t{0};
 
-  Pool(size_t budget, bool huge_pages) : budget_(budget), huge_pages_(huge_pages) {}
+  // `setting` is the name of the budget in messages.
+  Pool(size_t budget, bool huge_pages, std::string setting = "storage.host_bytes")
+      : budget_(budget), huge_pages_(huge_pages), setting_(std::move(setting)) {}
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  // A block of `bytes` (a power of two in [SMALLEST, LARGEST]), not zeroed. Throws BudgetError,
-  // which names `owner`, or std::bad_alloc.
-  char* take(size_t bytes, const std::string& owner);
+  // A block of `bytes` (a power of two in [SMALLEST, LARGEST]), not zeroed. When the budget does
+  // not allow it: BudgetError, which names `owner`, or null if it is not `required`. May throw
+  // std::bad_alloc.
+  char* take(size_t bytes, const std::string& owner, bool required = true);
   void give(char* block, size_t bytes);
 
-  // Counts memory that someone else holds; throws BudgetError before counting it.
-  void charge(size_t bytes, const std::string& owner);
+  // Counts memory that someone else holds; when the budget does not allow it: BudgetError, or false
+  // if it is not `required`.
+  bool charge(size_t bytes, const std::string& owner, bool required = true);
   void refund(size_t bytes);
 
+  // Gives free blocks back to the system until the budget allows `bytes` more; false if there are
+  // too few. Nobody may be reading what was in them.
+  bool shrink_for(size_t bytes);
+
   size_t budget() const { return budget_; }
+  size_t most() const;      // the budget, or what the machine has
   size_t held() const;      // bytes that count against the budget
   size_t in_use() const;    // of these, bytes in blocks handed out or charged
   bool huge_pages() const;  // whether they were asked for and the system took note
@@ -56,16 +65,19 @@ class Pool {
 
   static int order_of(size_t bytes);
   static size_t size_of(int order) { return SMALLEST << order; }
-  char* commit(int order, const std::string& owner);
+  char* commit(int order);
   char* untouched(size_t bytes);
   void map(Range& range, size_t bytes, bool huge);
-  void require(size_t bytes, const std::string& owner) const;
+  bool allows(size_t bytes) const { return held_ <= budget_ && bytes <= budget_ - held_; }
+  bool require(size_t bytes, const std::string& owner, bool required) const;
 
   mutable std::mutex mutex_;
   size_t budget_;
   bool huge_pages_;
+  std::string setting_;
   size_t held_ = 0, in_use_ = 0;
   std::array<std::unordered_set<uintptr_t>, ORDERS> free_;  // free blocks of each order
+  std::array<std::vector<char*>, ORDERS> returned_;         // blocks without memory
   std::vector<std::pair<char*, size_t>> extents_;           // address ranges of ours
   Range chunks_;  // address space for whole chunks, with huge pages
   Range parts_;   // for parts of a chunk, taken when the budget ends, with 4 KiB pages

@@ -11,7 +11,8 @@ namespace ff {
 
 constexpr size_t LINE = 64;
 
-#define FF_INLINE inline __attribute__((always_inline))
+#define FF_ALWAYS __attribute__((always_inline))  // for lambdas
+#define FF_INLINE inline FF_ALWAYS
 
 template <bool write>
 FF_INLINE void prefetch(const char* address, size_t bytes) {

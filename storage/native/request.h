@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace ff {
@@ -43,7 +44,7 @@ struct Run {
 };
 
 // A worker's share: reply rows of a segment (gather) or groups of a run (update).
-struct Piece {
+struct Share {
   size_t part;
   size_t begin, end;
 };
@@ -61,6 +62,9 @@ struct Ticket {
   size_t born = 0;     // rows that this plan created
   size_t missing = 0;  // ids that have no row (reading only); they are answered as newborn rows
 
+  uint32_t number = 0;  // of the ticket, where there are tiers below the pad
+  uint64_t fetch = 0;   // after this fetch its rows are in place
+
   std::vector<Segment> segments;
   std::vector<Run> runs;
   std::vector<uint32_t> slots;   // (n,) Tile::NONE where missing
@@ -69,6 +73,10 @@ struct Ticket {
   std::vector<int64_t> offsets;  // bags of the pooled segments
   std::vector<float> weights;    // (n,) or empty
 
+  // Reading, with tiers below the pad: copies of rows that are not in it, and whose they are.
+  std::vector<char> lent;
+  std::vector<std::pair<size_t, char*>> borrowed;  // id of the request, its record
+
   std::vector<uint32_t> group_slot;
   std::vector<char*> group_at;
   std::vector<uint64_t> group_id;  // empty when no tile has 16-bit rows
@@ -76,7 +84,7 @@ struct Ticket {
   std::vector<Entry> entries;
   std::vector<float> entry_weight;  // empty without weights
 
-  std::vector<std::vector<Piece>> replies, updates;  // by worker
+  std::vector<std::vector<Share>> replies, updates;  // by worker
 };
 
 }  // namespace ff

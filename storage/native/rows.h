@@ -58,6 +58,11 @@ struct RowLayout {
     return size_t{weight_stride} + state_stride + row_state_stride + sizeof(Meta);
   }
 
+  // A row without gaps: weights, element state, row state, metadata.
+  size_t record_bytes() const {
+    return size_t{dim} * (bytes_of(dtype) + 4 * element_states) + row_state_stride + sizeof(Meta);
+  }
+
   // Fixes the block size; false if not even one row fits.
   bool divide(size_t bytes) {
     block_bytes = bytes;
@@ -105,6 +110,12 @@ struct RowView {
   float* row_state(char* weights, uint32_t slot) const {
     char* const first = block_of(weights) + row_state_offset;
     return reinterpret_cast<float*>(first) + size_t{slot & mask} * row_states;
+  }
+  char* row_state(char* weights, uint32_t slot) const {
+    return block_of(weights) + row_state_offset + size_t{slot & mask} * row_state_stride;
+  }
+  char* meta(char* weights, uint32_t slot) const {
+    return block_of(weights) + meta_offset + size_t{slot & mask} * sizeof(Meta);
   }
 
   char* meta(uint32_t slot) const {

@@ -10,7 +10,7 @@ namespace {
 // cut(part, cost) says how far into the part a cost reaches.
 class Shares {
  public:
-  Shares(std::vector<std::vector<Piece>>& shares, int threads, double total)
+  Shares(std::vector<std::vector<Share>>& shares, int threads, double total)
       : shares_(shares), each_(total / threads) {
     shares_.resize(threads);
     for (auto& share : shares_) share.clear();
@@ -32,7 +32,7 @@ class Shares {
   }
 
  private:
-  std::vector<std::vector<Piece>>& shares_;
+  std::vector<std::vector<Share>>& shares_;
   double each_, dealt_ = 0;
   size_t worker_ = 0;
 };

@@ -32,136 +32,82 @@ std::string TileSpec::label() const {
 Tile::Tile(TileSpec spec, Pool& pool, size_t block_limit)
     : spec_(std::move(spec)),
       pool_(pool),
-      layout_(RowLayout::of(spec_.dim, spec_.dtype, spec_.optimizer.element_states(),
-                            spec_.optimizer.row_states())),
       salt_(bucket_salt(spec_.table)),
       table_key_(table_key(spec_.seed, spec_.table)),
-      directory_(false),
+      positions_(positions_of(spec_)),
+      indexed_(spec_.dynamic()),
       born_(pool.huge_pages()) {
-  if (!spec_.dynamic()) positions_ = bucket_rows(spec_.rows, spec_.bucket, spec_.buckets, salt_);
-  if (!layout_.divide(choose_block(block_limit)))
-    throw std::invalid_argument(spec_.label() + ": a row of " + bytes_text(layout_.row_bytes()) +
-                                " is larger than a block of " + bytes_text(Pool::LARGEST));
-  per_block_ = divisor_of(layout_.rows);
-  // The last slot would be NONE, so its block is never used.
-  const uint64_t nameable = (uint64_t{1} << (32 - layout_.shift)) - 1;
-  if (spec_.dynamic()) {
-    max_blocks_ = std::min<uint64_t>(nameable, pool.budget() / layout_.block_bytes + 1);
-  } else {
-    max_blocks_ = (positions_ + layout_.rows - 1) / layout_.rows;
-    if (max_blocks_ > nameable)
-      throw std::invalid_argument(
-          spec_.label() + " holds " + std::to_string(positions_) + " rows, but a tile can name " +
-          std::to_string(nameable * layout_.rows) + "; cut the table into more row buckets");
-    charged_ = (positions_ + 63) / 64 * 8;
-    pool_.charge(charged_, spec_.label());
+  const RowLayout layout = divided(block_limit);
+  const uint64_t most = blocks_needed(layout);
+  if (!indexed_) {
+    const size_t bits = (positions_ + 63) / 64 * 8;
+    pool_.charge(bits, spec_.label());
+    charged_ = bits;
     born_.grow(charged_);
-    live_.resize(max_blocks_);
   }
-  directory_.grow(max_blocks_ * sizeof(char*));
+  own_ = std::make_unique<Shelf>(layout, pool_, spec_.label(), most);
+  shelf_ = own_.get();
+  per_block_ = divisor_of(layout.rows);
 }
 
-Tile::~Tile() {
-  for (uint64_t block = 0; block < live_.size(); ++block)
-    if (directory()[block] != nullptr) pool_.give(directory()[block], layout_.block_bytes);
-  pool_.refund(charged_);
+Tile::Tile(TileSpec spec, Pool& pool, Shelf& shelf)
+    : spec_(std::move(spec)),
+      pool_(pool),
+      salt_(bucket_salt(spec_.table)),
+      table_key_(table_key(spec_.seed, spec_.table)),
+      positions_(positions_of(spec_)),
+      indexed_(true),
+      shelf_(&shelf),
+      born_(false) {}
+
+Tile::~Tile() { pool_.refund(charged_); }
+
+RowLayout Tile::layout_of(const TileSpec& spec) {
+  return RowLayout::of(spec.dim, spec.dtype, spec.optimizer.element_states(),
+                       spec.optimizer.row_states());
+}
+
+uint64_t Tile::positions_of(const TileSpec& spec) {
+  if (spec.dynamic()) return 0;
+  return bucket_rows(spec.rows, spec.bucket, spec.buckets, bucket_salt(spec.table));
 }
 
 // A static tile gets eight blocks or more, so that a small table takes little more than its rows; a
 // dynamic one, whose rows cannot be foreseen, gets blocks of the limit. Eight rows or more should
 // fit in any block.
-size_t Tile::choose_block(size_t block_limit) const {
-  const size_t row = layout_.row_bytes();
+RowLayout Tile::divided(size_t block_limit) const {
+  RowLayout layout = layout_of(spec_);
+  const size_t row = layout.row_bytes();
   size_t bytes = block_limit;
   if (!spec_.dynamic()) bytes = std::min(bytes, std::bit_floor(positions_ * row / 8 | 1));
   bytes = std::max(bytes, std::bit_ceil(8 * row));
-  return std::clamp(bytes, Pool::SMALLEST, Pool::LARGEST);
+  if (!layout.divide(std::clamp(bytes, Pool::SMALLEST, Pool::LARGEST)))
+    throw std::invalid_argument(spec_.label() + ": a row of " + bytes_text(row) +
+                                " is larger than a block of " + bytes_text(Pool::LARGEST));
+  return layout;
 }
 
-RowView Tile::view() const {
-  const RowLayout& l = layout_;
-  return {directory(),        l.shift,         mask(),
-          l.block_bytes,      l.weight_stride, l.state_stride,
-          l.row_state_stride, l.state_offset,  l.row_state_offset,
-          l.meta_offset};
-}
-
-void Tile::take_block(uint32_t block) {
-  directory()[block] = pool_.take(layout_.block_bytes, spec_.label());
-  ++blocks_;
-}
-
-void Tile::leave_block(uint32_t block) {
-  pool_.give(directory()[block], layout_.block_bytes);
-  directory()[block] = nullptr;
-  --blocks_;
+uint64_t Tile::blocks_needed(const RowLayout& layout) const {
+  const uint64_t nameable = Shelf::nameable(layout);
+  if (spec_.dynamic()) return std::min<uint64_t>(nameable, pool_.budget() / layout.block_bytes + 1);
+  const uint64_t blocks = (positions_ + layout.rows - 1) / layout.rows;
+  if (blocks > nameable)
+    throw std::invalid_argument(
+        spec_.label() + " holds " + std::to_string(positions_) + " rows, but a tile can name " +
+        std::to_string(nameable * layout.rows) + "; cut the table into more row buckets");
+  return blocks;
 }
 
 void Tile::claim(uint64_t position, uint32_t slot) {
-  const uint32_t block = slot >> layout_.shift;
-  if (directory()[block] == nullptr) take_block(block);
+  shelf_->occupy(slot);
   born_bits()[position >> 6] |= uint64_t{1} << (position & 63);
-  ++live_[block];
   ++rows_;
 }
 
-void Tile::drop_static(uint64_t position) {
-  const uint32_t block = slot_of(position) >> layout_.shift;
+void Tile::drop(uint64_t position) {
   born_bits()[position >> 6] &= ~(uint64_t{1} << (position & 63));
   --rows_;
-  if (--live_[block] == 0) leave_block(block);
-}
-
-// A dropped row holds the link of its block's chain of free rows in its metadata.
-uint32_t Tile::append() {
-  while (!open_.empty()) {
-    const uint32_t block = open_.back();
-    const uint32_t row = chain_[block];
-    if (row == NONE) {
-      open_.pop_back();
-      continue;
-    }
-    const uint32_t slot = block << layout_.shift | row;
-    memcpy(&chain_[block], view().meta(slot), sizeof row);
-    ++live_[block];
-    ++rows_;
-    return slot;
-  }
-  if (filling_ == NONE || filled_ == layout_.rows) start_block();
-  ++live_[filling_];
-  ++rows_;
-  return filling_ << layout_.shift | filled_++;
-}
-
-void Tile::start_block() {
-  const uint32_t block = empty_.empty() ? static_cast<uint32_t>(live_.size()) : empty_.back();
-  if (block >= max_blocks_)
-    throw BudgetError(
-        spec_.label() + " holds " + std::to_string(rows_) +
-        " rows, the most that one tile can name; cut the table into more row buckets");
-  take_block(block);
-  if (!empty_.empty()) {
-    empty_.pop_back();
-  } else {
-    live_.push_back(0);
-    chain_.push_back(NONE);
-  }
-  filling_ = block;
-  filled_ = 0;
-}
-
-void Tile::drop_dynamic(uint32_t slot) {
-  const uint32_t block = slot >> layout_.shift, row = slot & mask();
-  --rows_;
-  if (--live_[block] == 0 && block != filling_) {
-    chain_[block] = NONE;
-    leave_block(block);
-    empty_.push_back(block);
-    return;
-  }
-  if (chain_[block] == NONE) open_.push_back(block);
-  memcpy(view().meta(slot), &chain_[block], sizeof row);
-  chain_[block] = row;
+  shelf_->vacate(slot_of(position));
 }
 
 void Tile::bear_weights(uint64_t id, void* weights) const {
@@ -186,31 +132,31 @@ void Tile::bear_weights(uint64_t id, void* weights) const {
   });
 }
 
-void Tile::bear(uint64_t id, uint32_t slot) const {
+void Tile::bear(uint64_t id, char* weights, uint32_t slot) const {
   const RowView rows = view();
-  bear_weights(id, rows.weights(slot));
-  bear_state(rows.state(slot), rows.row_state(slot));
-  memset(rows.meta(slot), 0, sizeof(Meta));
+  bear_weights(id, weights);
+  bear_state(rows.state(weights, slot), rows.row_state(weights, slot));
+  memset(rows.meta(weights, slot), 0, sizeof(Meta));
 }
 
 void Tile::bear_record(uint64_t id, char* record) const {
   const size_t weights = size_t{spec_.dim} * bytes_of(spec_.dtype);
-  const size_t state = size_t{spec_.dim} * 4 * layout_.element_states;
+  const size_t state = size_t{spec_.dim} * 4 * layout().element_states;
   bear_weights(id, record);
   bear_state(record + weights, record + weights + state);
-  memset(record + weights + state + layout_.row_state_stride, 0, sizeof(Meta));
+  memset(record + weights + state + layout().row_state_stride, 0, sizeof(Meta));
 }
 
 // Accumulators start at `initial`; FTRL's other state, z, starts at 0.
 void Tile::bear_state(char* state, char* row_state) const {
   const size_t vector = size_t{spec_.dim} * sizeof(float);
-  memset(state, 0, layout_.element_states * vector);
-  memset(row_state, 0, layout_.row_state_stride);
+  memset(state, 0, layout().element_states * vector);
+  memset(row_state, 0, layout().row_state_stride);
   const float initial = spec_.optimizer.initial;
   if (initial == 0.0f) return;
-  if (layout_.row_states > 0) memcpy(row_state, &initial, sizeof initial);
-  if (layout_.element_states == 0) return;
-  char* const sums = state + (layout_.element_states - 1) * vector;
+  if (layout().row_states > 0) memcpy(row_state, &initial, sizeof initial);
+  if (layout().element_states == 0) return;
+  char* const sums = state + (layout().element_states - 1) * vector;
   for (size_t at = 0; at < vector; at += sizeof initial)
     memcpy(sums + at, &initial, sizeof initial);
 }

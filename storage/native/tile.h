@@ -1,4 +1,4 @@
-// The rows of one held tile: blocks from the pool, who is born, and how rows are born.
+// The rows of one held tile: where they lie, who is born, and how rows are born.
 #pragma once
 
 #include <memory>
@@ -13,6 +13,7 @@
 #include "optimizer.h"
 #include "pool.h"
 #include "rows.h"
+#include "shelf.h"
 
 namespace ff {
 
@@ -41,22 +42,41 @@ struct TileSpec {
   std::string label() const;  // "table 'user' (bucket 1 of 4, columns 0:64)"
 };
 
+// Tiles of one table (other columns, other bucket) share its keys, so each has an index of its own:
+// the first of every table in plane 0, the second in plane 1.
+inline uint32_t plane_of(const std::vector<TileSpec>& specs, size_t tile) {
+  uint32_t plane = 0;
+  for (size_t other = 0; other < tile; ++other) plane += specs[other].table == specs[tile].table;
+  return plane;
+}
+
 class Tile {
  public:
-  static constexpr uint32_t NONE = 0xffffffffu;
+  static constexpr uint32_t NONE = Shelf::NONE;
 
-  // Blocks have at most `block_limit` bytes, unless a few rows need more.
+  // Rows lie on a shelf of the tile's own, in blocks of at most `block_limit` bytes unless a few
+  // rows need more. A static tile's lie where their position says, a dynamic one's anywhere.
   Tile(TileSpec spec, Pool& pool, size_t block_limit);
+  // Rows lie anywhere on a shelf that tiles of the same layout share.
+  Tile(TileSpec spec, Pool& pool, Shelf& shelf);
   ~Tile();
   Tile(const Tile&) = delete;
   Tile& operator=(const Tile&) = delete;
 
+  static RowLayout layout_of(const TileSpec& spec);
+  // Rows that a tile holds if every id of its static table lives: its positions are [0, that).
+  static uint64_t positions_of(const TileSpec& spec);
+
   const TileSpec& spec() const { return spec_; }
-  const RowLayout& layout() const { return layout_; }
+  const RowLayout& layout() const { return shelf_->layout(); }
   uint64_t positions() const { return positions_; }  // of a static tile
   size_t rows() const { return rows_; }              // born
-  size_t bytes() const { return blocks_ * layout_.block_bytes; }
-  RowView view() const;
+  size_t bytes() const { return shelf_->bytes(); }
+  Shelf& shelf() const { return *shelf_; }
+  RowView view() const { return shelf_->view(); }
+
+  // Whether rows are found through an index, not by their position.
+  bool indexed() const { return indexed_; }
 
   // The id at a position (static) or the id itself (dynamic).
   uint64_t id_of(uint64_t position) const {
@@ -70,61 +90,44 @@ class Tile {
            bucket_of_static(id, spec_.buckets, salt_) == spec_.bucket;
   }
 
-  // Static tiles: the slot of a position whether born or not, and the position of a slot.
+  // Without an index: the slot of a position, whether born or not.
   uint32_t slot_of(uint64_t position) const {
     const uint64_t block = per_block_.quotient(position);
-    return static_cast<uint32_t>(block << layout_.shift | (position - block * layout_.rows));
-  }
-  uint64_t position_of(uint32_t slot) const {
-    return uint64_t{slot >> layout_.shift} * layout_.rows + (slot & mask());
+    return static_cast<uint32_t>(block << layout().shift | (position - block * layout().rows));
   }
   bool born(uint64_t position) const { return born_bits()[position >> 6] >> (position & 63) & 1; }
   bool complete() const { return rows_ == positions_; }
 
-  // Memory for the row at `slot` of a static tile, or for a new row of a dynamic tile, counted as
-  // born. The caller writes it with bear() before anyone reads it. Throws BudgetError.
+  // Without an index: memory for the row at `slot`, counted as born. The caller writes it with
+  // bear() before anyone reads it. Throws BudgetError. drop() takes it back.
   void claim(uint64_t position, uint32_t slot);
-  uint32_t append();
-  // Takes rows back: their memory serves other rows, or goes back to the pool with its block.
-  void drop_static(uint64_t position);
-  void drop_dynamic(uint32_t slot);
+  void drop(uint64_t position);
+  // With an index the shelf gives memory, and the caller says how many rows there are.
+  void count(int64_t more) { rows_ += more; }
 
-  // Writes first weights, state and metadata of the row.
-  void bear(uint64_t id, uint32_t slot) const;
+  // Writes first weights, state and metadata of the row, whose weights lie at `weights`.
+  void bear(uint64_t id, char* weights, uint32_t slot) const;
   // First weights of a row, (dim,) of the tile's dtype.
   void bear_weights(uint64_t id, void* weights) const;
   // The whole row without gaps, as Pad::read gives it.
   void bear_record(uint64_t id, char* record) const;
 
  private:
-  uint32_t mask() const { return (1u << layout_.shift) - 1; }
-  char** directory() const { return static_cast<char**>(directory_.data()); }
   uint64_t* born_bits() const { return static_cast<uint64_t*>(born_.data()); }
-  void take_block(uint32_t block);
-  void leave_block(uint32_t block);
-  void start_block();
   void bear_state(char* state, char* row_state) const;
-  size_t choose_block(size_t block_limit) const;
+  RowLayout divided(size_t block_limit) const;
+  uint64_t blocks_needed(const RowLayout& layout) const;
 
   TileSpec spec_;
   Pool& pool_;
-  RowLayout layout_;
   uint64_t salt_, table_key_;
-  uint64_t positions_ = 0;
+  uint64_t positions_;
+  bool indexed_;
+  std::unique_ptr<Shelf> own_;
+  Shelf* shelf_;
   Divisor per_block_;  // rows per block
-  Mapping directory_;  // address of every block; address space for all, so it never moves
-  Mapping born_;       // static: a bit per position
-  uint64_t max_blocks_ = 0;
-  size_t rows_ = 0, blocks_ = 0, charged_ = 0;
-  std::vector<uint32_t> live_;  // born rows in each block
-
-  // Dynamic: where new rows go.
-  std::vector<uint32_t>
-      chain_;  // first free row of each block, linked through the metadata, or NONE
-  std::vector<uint32_t> open_;   // every block with a chain (and perhaps some without)
-  std::vector<uint32_t> empty_;  // block numbers without memory
-  uint32_t filling_ = NONE;      // the block that has never-used rows
-  uint32_t filled_ = 0;          // rows handed out there
+  Mapping born_;       // without an index: a bit per position
+  size_t rows_ = 0, charged_ = 0;
 };
 
 }  // namespace ff

@@ -182,7 +182,7 @@ void Pad::update(const Ticket& ticket, const uint64_t* addresses, size_t segment
     steppers.push_back(stepper_of(tiles_[run.tile]->spec(), lr, step));
   parallel_for(threads_, ticket.updates.size(), 1, [&](size_t first, size_t last, int) {
     for (size_t share = first; share < last; ++share) {
-      for (const Piece& piece : ticket.updates[share]) {
+      for (const Share& piece : ticket.updates[share]) {
         const Run& run = ticket.runs[piece.part];
         const Tile& tile = *tiles_[run.tile];
         const TileSpec& spec = tile.spec();

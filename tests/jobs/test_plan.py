@@ -116,9 +116,33 @@ def test_any_key_can_be_overridden(fourfold: Callable[..., str]) -> None:
     assert [(t["cut"], t["ranks"]) for t in found["tables"]] == [("row 3", "1-3"), ("whole", "2")]
 
 
+TIERS = ("--storage.pad_bytes=64KiB", "--storage.host_bytes=28MiB", "--storage.file_bytes=1GiB")
+
+
+def test_it_shows_what_every_tier_holds(fourfold: Callable[..., str]) -> None:
+    even = "--placement.default={ rows = -1 }"
+    arguments = ("--ranks", "2", *TIERS, "--train.lookahead=4", even)
+    lines = {line[:24].strip(): line for line in fourfold(*arguments).splitlines()}
+    found = json.loads(fourfold(*arguments, "--json"))
+
+    assert lines["bytes, pad tier"].split()[-3:] == ["64.0", "KiB", "1.00"]
+    assert {"bytes, host tier", "bytes, file tier", "smallest pad, one batch"} <= set(lines)
+    assert "pad for 5 batches" in lines
+    assert list(found["tier_bytes"]) == ["pad", "host", "file"]
+    assert found["tier_bytes"]["pad"] == [1 << 16] * 2
+    assert found["tier_bytes"]["host"] == [28 << 20] * 2
+    assert all(0 < n < 1 << 30 for n in found["tier_bytes"]["file"])
+    assert all(map(int.__lt__, found["batch_pad_bytes"], found["lookahead_pad_bytes"]))
+    assert "batch_pad_bytes" not in json.loads(fourfold("--ranks", "2", "--json"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ("--ranks", "2", *TIERS, "--storage.host_bytes=1MiB", "--storage.file_bytes=1 MiB"),
+            r"do not fit: .* the budget of \[storage\] is .* embedding ranks would do",
+        ),
         (("--ranks", "4", "--nodes", "3"), "expected as many ranks on every node"),
         (("--ranks", "0"), "expected as many ranks on every node"),
         (("--ranks", "2", "--storage.host_bytes=1MiB"), "embedding ranks would do"),

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 from mpi4py import MPI
+from narrow import NarrowPad
 from training import Case, Shard, tables
 
 from fourfold.comm.cut import Cut
@@ -41,7 +42,7 @@ def pipeline(bags: EmbeddingBags, source, depth: int, limit: int | None = None) 
 
 
 def threads_alive() -> set[str]:
-    return {t.name for t in threading.enumerate()} & {"read", "route"}
+    return {t.name for t in threading.enumerate()} & {"read", "route", "plan"}
 
 
 @pytest.mark.mpi
@@ -149,3 +150,33 @@ def test_a_rank_without_data_takes_part(bags: EmbeddingBags) -> None:
         count += 1
 
     assert count == 5
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("depth", [0, 1, 4])
+def test_ranks_with_little_room_and_ranks_with_much(bags: EmbeddingBags, depth: int) -> None:
+    """Every rank finds its own depth, and all train the same batches."""
+    pad = NarrowPad(1 if MPI.COMM_WORLD.rank % 2 == 0 else 100, bags.pad)
+    count = 0
+    for prepared in Pipeline(shard(12), bags.exchange, pad, depth=depth):
+        pad.release(prepared.ticket)
+        count += 1
+
+    assert count == 12
+    assert pad.held == 0
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("depth", [1, 4])
+def test_leaving_early_while_some_ranks_wait_for_room(bags: EmbeddingBags, depth: int) -> None:
+    pad = NarrowPad(1 if MPI.COMM_WORLD.rank % 2 == 0 else 100, bags.pad)
+    for i, prepared in enumerate(Pipeline(shard(12), bags.exchange, pad, depth=depth)):
+        if i == 2:
+            break  # its ticket is held
+        pad.release(prepared.ticket)
+    pad.release(prepared.ticket)
+
+    assert not threads_alive()
+    assert pad.held == 0
+    for prepared in pipeline(bags, shard(2), depth):  # and the channels are still in step
+        bags.pad.release(prepared.ticket)

@@ -4,7 +4,7 @@ tests."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from fourfold.comm.placement import Placement
 from fourfold.runtime.assembly import create_bags
 from fourfold.runtime.data.batch import Batch
 from fourfold.runtime.embedding import Embeddings
+from fourfold.runtime.metrics import Metrics
 from fourfold.runtime.roles import Roles
 from fourfold.runtime.table import EmbeddingConfig, TableConfig, complete_tables
 from fourfold.runtime.trainer import TrainConfig, Trainer
+from fourfold.storage import StorageConfig
 
 torch.set_num_threads(1)  # ranks share the cores
 
@@ -27,8 +29,6 @@ FEATURES = ("a", "b", "c", "d")
 """Features a and b share the static table "ab"; c is a static table, d a dynamic one."""
 ROWS = {"ab": 40, "c": 17}
 """Rows of the static tables."""
-D_IDS = 10**12 + np.arange(60, dtype=np.int64) * 7_919
-"""Ids that occur in the dynamic table."""
 
 
 class Model(nn.Module):
@@ -62,6 +62,15 @@ class Case:
     optimizer: str = "adagrad"
     dim: int = 8
     seed: int = 0
+    samples: int = 13
+    """Of a global batch."""
+    d_rows: int = 60
+    """Ids that occur in the dynamic table."""
+
+    @property
+    def d_ids(self) -> np.ndarray:
+        """These ids."""
+        return 10**12 + np.arange(self.d_rows, dtype=np.int64) * 7_919
 
 
 def tables(case: Case) -> tuple[TableConfig, ...]:
@@ -83,7 +92,7 @@ def global_batch(case: Case, step: int, samples: int) -> list[list[tuple[np.ndar
         sample: list[tuple[np.ndarray, ...]] = []
         for rows in pools:
             count = rng.choice([0, 1, 1, 2, 5])
-            ids = rng.choice(D_IDS, count) if rows is None else rng.integers(0, rows, count)
+            ids = rng.choice(case.d_ids, count) if rows is None else rng.integers(0, rows, count)
             weights = rng.uniform(0.2, 2.0, count) if case.weighted else np.ones(count)
             sample.append((ids.astype(np.int64), weights.astype(np.float32)))
         sample.append((rng.standard_normal(NUM_DENSE).astype(np.float32),))
@@ -116,9 +125,10 @@ class Shard:
         shards: int,
         *,
         steps: int = 5,
-        samples: int = 13,
+        samples: int | None = None,
         uneven: bool = False,
     ) -> None:
+        samples = case.samples if samples is None else samples
         self._batches = []
         for step in range(steps):
             whole = global_batch(case, step, samples)
@@ -144,6 +154,10 @@ class Outcome:
     dense: list[np.ndarray]
     rows: dict[str, np.ndarray]
     losses: list[float]
+    moved: dict[str, float] = field(default_factory=dict)
+    """Traffic between tiers, of this rank."""
+    metrics: list[Metrics] = field(default_factory=list)
+    """Of the evaluations."""
 
 
 def train(
@@ -156,6 +170,8 @@ def train(
     threads: int = 1,
     uneven: bool = False,
     steps: int = 5,
+    storage: StorageConfig | None = None,
+    evaluate_every: int = 0,
 ) -> Outcome:
     """Train the small model over `comm` and gather the outcome on every rank. Collective."""
     defaults = EmbeddingConfig(
@@ -179,35 +195,49 @@ def train(
         embedding=defaults,
         threads=threads,
         seed=11,
+        storage=storage,
     )
     dense_rank = comm.rank in roles.dense
     model = None
     if dense_rank:
         model = Model(sum(bags.pooled_features[1]), case.dim)
-    config = TrainConfig(batch_size=13, optimizer="adam", lr=0.01, lookahead=lookahead)
+    config = TrainConfig(batch_size=case.samples, optimizer="adam", lr=0.01, lookahead=lookahead)
     trainer = Trainer(model, bags, config, embedding_lr=0.05)
     source = None
     if dense_rank:
         shard = roles.dense.index(comm.rank)
         source = Shard(case, shard, len(roles.dense), steps=steps, uneven=uneven)
-    losses = [comm.allreduce(loss) for loss in trainer.steps(source)]
+    losses, metrics = [], []
+    for loss in trainer.steps(source):
+        losses.append(comm.allreduce(loss))
+        if evaluate_every and len(losses) % evaluate_every == 0:
+            metrics.append(trainer.evaluate(held_out(comm, case, roles)))
     dense = [p.detach().numpy().copy() for p in model.parameters()] if model is not None else None
-    rows = {t.name: gather_table(comm, bags, placement, i) for i, t in enumerate(complete)}
+    rows = {t.name: gather_table(comm, case, bags, placement, i) for i, t in enumerate(complete)}
     everyone = [d for d in comm.allgather(dense) if d is not None]
     for other in everyone[1:]:  # every dense rank has the same model, bit for bit
         for mine, theirs in zip(everyone[0], other, strict=True):
             np.testing.assert_array_equal(mine, theirs)
+    moved, _ = bags.store.take_traffic()
     bags.close()
-    return Outcome(everyone[0], rows, losses)
+    return Outcome(everyone[0], rows, losses, moved, metrics)
 
 
-def gather_table(comm, bags, placement: Placement, table: int) -> np.ndarray:
+def held_out(comm: MPI.Intracomm, case: Case, roles: Roles) -> Shard | None:
+    """What a dense rank evaluates on."""
+    if comm.rank not in roles.dense:
+        return None
+    shard = roles.dense.index(comm.rank)
+    return Shard(replace(case, seed=case.seed + 1), shard, len(roles.dense), steps=2)
+
+
+def gather_table(comm, case: Case, bags, placement: Placement, table: int) -> np.ndarray:
     """All rows of a table, put together from its tiles, in the order of its ids. Collective.
 
     Replicas of a tile must agree bit for bit.
     """
     shape = placement.shapes[table]
-    ids = D_IDS if shape.rows is None else np.arange(shape.rows, dtype=np.int64)
+    ids = case.d_ids if shape.rows is None else np.arange(shape.rows, dtype=np.int64)
     pieces = []
     for i, tile in enumerate(placement.held_by(comm.rank)):
         if tile.table == table:

@@ -1,0 +1,109 @@
+"""What a row costs in each tier, with what is kept beside it to find and to move it. Pure.
+
+The numbers repeat those of storage: blocks of the pad (native/tiers.cpp) and of the host tier
+(native/host_tier.cpp), pages, segments and the index of the file (native/page.h, kind.py, tier.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fourfold.runtime.load import INDEX_BYTES, META_BYTES, TableLoad, padded
+from fourfold.storage import StorageConfig
+
+RESIDENT_BYTES = 24
+"""Kept beside every slot of the pad: who lives there and when it was used."""
+WAITING_BYTES = 16
+"""Kept beside every slot of the host tier: who lives there and whether it is written."""
+ARRIVAL_BYTES = 24
+"""Kept of every row of the host tier: when it came."""
+BLOCK_BYTES = 64 << 10
+"""Memory of a tier comes in blocks of this size, smaller where the budget is small."""
+LEAST_BLOCK_BYTES, MOST_BLOCK_BYTES = 4 << 10, 2 << 20
+PAGE_BYTES = 4096
+"""Records of the file come in pages of this size, or of several times it if they are larger."""
+STORED_BYTES = 16
+"""Key, tile and checksum of a record in the file."""
+FILE_SHARE = 0.95
+"""Share of the file that rows may take: rows written again leave room that is found later."""
+PLACE_BYTES = 4
+"""In the index of the file, of every row of a static table; of a dynamic table it is a key."""
+SEGMENT_BYTES, MOST_BUFFER_BYTES = 1 << 20, 4 << 20
+RESERVE = 4 / 3
+"""Memory of the file's index and buffers, with what is kept free for the index to grow."""
+WRITTEN_BYTES = 64
+"""Kept free for every row of a write to the file, which has 1 MiB of them at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowCost:
+    """Bytes of one row of a tile."""
+
+    pad: float
+    """Of a block of the pad,"""
+    pad_beside: float
+    """and kept beside each byte of it,"""
+    host: float
+    """of a block of the host tier,"""
+    host_beside: float
+    """and kept beside each byte of it,"""
+    file: float
+    """in the file,"""
+    key: float
+    """in host memory while it is in the file, to find it there,"""
+    place: float
+    """and in host memory wherever it is, if there is a file."""
+    record: int
+    """Without gaps."""
+
+    @staticmethod
+    def of(table: TableLoad, dim: int, storage: StorageConfig) -> RowCost:
+        """Price a row `dim` columns wide."""
+        state = table.row_state_bytes + META_BYTES
+        row = padded(dim * table.weight_bytes) + padded(dim * table.state_bytes) + state
+        record = dim * (table.weight_bytes + table.state_bytes) + state
+        lined = -(-record // 16) * 16 + META_BYTES
+        pad = _in_blocks(row, RESIDENT_BYTES, INDEX_BYTES, storage.pad_budget)
+        beside = INDEX_BYTES + ARRIVAL_BYTES
+        host = _in_blocks(lined, WAITING_BYTES, beside, storage.host_budget)
+        dynamic = table.rows is None
+        key, place = (INDEX_BYTES, 0) if dynamic else (0, PLACE_BYTES)
+        return RowCost(*pad, *host, _in_pages(record), key * RESERVE, place * RESERVE, record)
+
+
+def file_memory(storage: StorageConfig, costs: Sequence[RowCost]) -> float:
+    """Give the host memory that a file takes besides what its rows cost; 0 without a file.
+
+    costs: of the tiles of a rank. Buffers for reads, for writes and for a segment whose rows are
+    moved, and what is kept free for the index.
+    """
+    file, host = storage.file_budget, storage.host_budget
+    if file is None or host is None or not costs:
+        return 0
+    kinds = len({(cost.record, cost.file) for cost in costs})
+    segment = min(max(SEGMENT_BYTES, file >> 16), file // (16 * kinds))
+    buffers = 2 * min(file // 64, MOST_BUFFER_BYTES) + segment
+    written = min(1 << 20, host // 16) // max(cost.record for cost in costs)
+    pages = min(2 * PAGE_BYTES * len(costs), host // 8)
+    return buffers * RESERVE + written * WRITTEN_BYTES + pages
+
+
+def _in_blocks(row: int, per_slot: int, per_row: int, budget: int | None) -> tuple[float, float]:
+    """Give the bytes of a row in a block, and what is kept beside each byte of the block.
+
+    Slots of a block are a power of two.
+    """
+    small = BLOCK_BYTES if budget is None else 1 << ((budget // 64 | 1).bit_length() - 1)
+    wanted = max(min(BLOCK_BYTES, small), 1 << (8 * row - 1).bit_length())
+    block = min(max(wanted, LEAST_BLOCK_BYTES), MOST_BLOCK_BYTES)
+    rows = max(1, block // row)
+    slots = 1 << (rows - 1).bit_length()
+    return block / rows, (slots * per_slot + rows * per_row) / block
+
+
+def _in_pages(record: int) -> float:
+    """Give the bytes of a record in the file: no page splits one."""
+    stored = record + STORED_BYTES
+    page = -(-stored // PAGE_BYTES) * PAGE_BYTES
+    return page / (page // stored) / FILE_SHARE

@@ -1,0 +1,168 @@
+"""A rank's store: the pad that training works on, and the tiers below it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fourfold.runtime.trace import Span, Trace
+from fourfold.storage import Pad, RowSpec, StorageConfig
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from fourfold.storage.tier import FileTier, HostTier
+
+SECONDS = ("fetch_s", "write_s")
+"""Of `Traffic`: what is not summed over ranks."""
+
+
+class Store:
+    """The rows that a rank holds. Close it, on errors too.
+
+    pad: where training reads and writes. host, file: the tiers below it, if this rank has them.
+    config: what the job says of them.
+    """
+
+    def __init__(
+        self,
+        pad: Pad,
+        config: StorageConfig,
+        host: HostTier | None = None,
+        file: FileTier | None = None,
+    ) -> None:
+        self.pad = pad
+        self.host = host
+        self.file = file
+        self.fixed_lookahead = config.fixed_lookahead
+        self.tiers = config.tiers
+        """Tiers of the run, whether or not this rank holds rows."""
+        self._trace: Trace | None = None
+
+    @property
+    def tiered(self) -> bool:
+        """Whether there is more than one tier."""
+        return len(self.tiers) > 1
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """Bytes that count against the budgets, by tier."""
+        if not self.tiered:
+            return {"host": self.pad.bytes}
+        held = {"pad": self.pad, "host": self.host, "file": self.file}
+        return {tier: part.bytes if (part := held[tier]) else 0 for tier in self.tiers}
+
+    def trace(self, trace: Trace | None) -> None:
+        """Record what the pad's threads do; None ends it."""
+        self._trace = trace
+        self.pad.trace(trace is not None)
+
+    def collect_spans(self) -> None:
+        """Bring what the pad's threads did by now into the trace, if there is one."""
+        if self._trace is None:
+            return
+        for span in self.pad.take_spans():
+            self._trace.add(
+                Span(span.thread, span.name, span.begin_ns, span.end_ns, rows=span.rows)
+            )
+
+    def take_traffic(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Give rows and bytes moved since the last call, and the seconds that it took, by name.
+
+        Empty in a run with one tier; zeros on a rank that holds no rows.
+        """
+        if not self.tiered:
+            return {}, {}
+        traffic = asdict(self.pad.take_traffic())
+        seconds = {name: traffic.pop(name) for name in SECONDS}
+        return traffic, seconds
+
+    def close(self) -> None:
+        """End the pad's threads and close the tiers below it. Local; a second call does nothing."""
+        self.pad.close()
+        self.collect_spans()
+        if self.file is not None:
+            self.file.close()
+
+
+def open_store(
+    specs: Sequence[RowSpec],
+    config: StorageConfig,
+    *,
+    threads: int = 1,
+    comm: MPI.Intracomm,
+    folder: Path | None = None,
+    run: str = "",
+) -> Store:
+    """Make the pad of this rank and the tiers below it, as the job says. Collective over `comm`.
+
+    specs: the tiles that this rank holds; without any it has no tiers. folder: where the files of
+    the ranks go if the job names none. run: name of the run, which a file remembers. Raises, on
+    all ranks, what any of them could not make: StorageError for a file that another run has open,
+    BudgetError for budgets that hold nothing.
+    """
+    store: Store | Exception
+    try:
+        store = _open(specs, config, threads, comm.rank, folder, run)
+    except Exception as error:  # raised below, on all ranks
+        store = error
+    failures = comm.allgather(store if isinstance(store, Exception) else None)
+    failure = next((error for error in failures if error is not None), None)
+    if isinstance(store, Store):
+        if failure is None:
+            return store
+        store.close()
+    assert failure is not None
+    raise failure
+
+
+def _open(
+    specs: Sequence[RowSpec],
+    config: StorageConfig,
+    threads: int,
+    rank: int,
+    folder: Path | None,
+    run: str,
+) -> Store:
+    host, file = None, None
+    if specs and len(config.tiers) > 1:
+        from fourfold.storage.tier import HostTier  # brings h5py, which one tier does without
+
+        host = HostTier(specs, budget_bytes=config.host_budget, huge_pages=config.huge_pages)
+        if config.file_bytes is not None:
+            path = Path(config.folder or folder or "rows") / f"rank-{rank:04d}.h5"
+            file = _open_file(specs, config, path, rank, run)
+    try:
+        pad = Pad(
+            specs,
+            budget_bytes=config.pad_budget,
+            threads=threads,
+            huge_pages=config.huge_pages,
+            host=host,
+            file=file,
+        )
+    except BaseException:
+        if file is not None:
+            file.close()
+        raise
+    return Store(pad, config, host, file)
+
+
+def _open_file(
+    specs: Sequence[RowSpec], config: StorageConfig, path: Path, rank: int, run: str
+) -> FileTier:
+    from fourfold.storage.tier import FileTier
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileTier(
+        specs,
+        path,
+        run=run,
+        rank=rank,
+        budget_bytes=config.file_budget,
+        engine=config.io,
+        direct=config.direct,
+        depth=config.io_depth,
+    )

@@ -1,0 +1,87 @@
+// The part of Tiers for batches that are not entered: readers, and batches that will come.
+#include <algorithm>
+
+#include "tiers.h"
+
+namespace ff {
+
+void Tiers::peek(Ticket& ticket, std::vector<Lookups>& planes) {
+  Fetch fetch;
+  size_t bytes = 0;
+  auto room = [&](uint32_t tile) {  // of one record, as an offset for now
+    const size_t at = bytes;
+    bytes += (host_.record_bytes(tile) + 63) / 64 * 64;
+    return reinterpret_cast<char*>(at);
+  };
+  ticket.borrowed.clear();
+  for (size_t plane = 0; plane < planes.size(); ++plane) {
+    Lookups& lookups = planes[plane];
+    index_[plane]->find(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(), threads_);
+    stamp(lookups);
+    for (const Lookups::Part& part : lookups.parts)
+      for (size_t i = part.begin; i < part.end; ++i) {
+        if (lookups.slots[i] != Shelf::NONE) continue;
+        const uint64_t key = lookups.keys[i];
+        const uint32_t host = host_.find(part.tile, key);
+        char* to = nullptr;
+        if (host != HostTier::NONE) {
+          to = room(part.tile);
+          fetch.copies.push_back(
+              {host_.record(part.tile, host), to, host_.record_bytes(part.tile)});
+        } else if (file_ != nullptr && file_->contains(part.tile, key)) {
+          to = room(part.tile);
+          fetch.from_file.push_back({{part.tile, Shelf::NONE, nullptr}, key, to});
+        } else {
+          ++ticket.missing;
+          continue;
+        }
+        ticket.borrowed.emplace_back(part.first_id + (i - part.begin), to);
+      }
+  }
+  ticket.lent.resize(bytes);
+  auto settle = [&](char*& at) { at = ticket.lent.data() + reinterpret_cast<size_t>(at); };
+  for (auto& copy : fetch.copies) settle(copy.to);
+  for (auto& row : fetch.from_file) settle(row.to);
+  for (auto& row : ticket.borrowed) settle(row.second);
+  ticket.number = ticket_++;
+  outstanding_.insert(ticket.number);
+  ticket.fetch = start(std::move(fetch));
+}
+
+void Tiers::foresee(std::vector<Lookups>& planes) {
+  ++foreseen_;
+  Absent absent{foreseen_, {}};
+  for (size_t plane = 0; plane < planes.size(); ++plane) {
+    Lookups& lookups = planes[plane];
+    index_[plane]->find(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(), threads_);
+    for (const Lookups::Part& part : lookups.parts)
+      for (size_t i = part.begin; i < part.end; ++i) {
+        if (lookups.slots[i] != Shelf::NONE)
+          residents_of(part.tile).at(lookups.slots[i]).wanted = foreseen_;
+        else
+          absent.rows.emplace_back(part.tile, lookups.keys[i]);
+      }
+  }
+  absent_.push_back(std::move(absent));
+}
+
+void Tiers::forget_foreseen() {
+  planned_ = foreseen_;
+  absent_.clear();
+}
+
+// Marks rows that have come in since a later batch was foreseen to need them.
+void Tiers::find_foreseen() {
+  while (!absent_.empty() && absent_.front().batch <= planned_) absent_.pop_front();
+  for (Absent& later : absent_) {
+    auto present = [&](const std::pair<uint32_t, uint64_t>& row) {
+      const uint32_t slot = find(row.first, row.second);
+      if (slot != Shelf::NONE) residents_of(row.first).at(slot).wanted = later.batch;
+      return slot != Shelf::NONE;
+    };
+    later.rows.erase(std::remove_if(later.rows.begin(), later.rows.end(), present),
+                     later.rows.end());
+  }
+}
+
+}  // namespace ff

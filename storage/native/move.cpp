@@ -1,0 +1,166 @@
+// The part of Tiers that moves rows: what the fetcher's thread carries out, and rows by key.
+#include <algorithm>
+#include <stdexcept>
+
+#include "parallel.h"
+#include "prefetch.h"
+#include "record.h"
+#include "tiers.h"
+
+namespace ff {
+namespace {
+
+constexpr size_t ROWS_PER_THREAD = 512;
+constexpr size_t AHEAD = 8;
+
+}  // namespace
+
+uint64_t Tiers::start(Fetch&& fetch) {
+  return fetch.empty() ? fetcher_->pushed() : fetcher_->push(std::move(fetch));
+}
+
+void Tiers::carry_out(Fetch& fetch) {
+  const int64_t begin = now_ns();
+  auto each = [&](const auto& list, auto&& ask, auto&& move) {
+    parallel_for(threads_, list.size(), ROWS_PER_THREAD, [&](size_t first, size_t last, int) {
+      for (size_t i = first; i < last; ++i) {
+        if (i + AHEAD < last) ask(list[i + AHEAD]);
+        move(list[i]);
+      }
+    });
+  };
+  auto nothing = [](const auto&) {};
+  auto ask = [&](const Fetch::Move& m) FF_ALWAYS {
+    prefetch<false>(m.pad.weights, tiles_[m.pad.tile]->layout().weight_stride);
+    prefetch<false>(m.host, host_.record_bytes(m.pad.tile));
+  };
+  each(fetch.down, ask, [&](const Fetch::Move& m) {
+    const Tile& tile = *tiles_[m.pad.tile];
+    pack_record(tile.layout(), tile.view(), m.pad.weights, m.pad.slot, m.host);
+  });
+  each(fetch.copies, nothing, [](const Fetch::Copy& c) { memcpy(c.to, c.host, c.bytes); });
+  each(fetch.up, ask, [&](const Fetch::Move& m) {
+    const Tile& tile = *tiles_[m.pad.tile];
+    unpack_record(tile.layout(), tile.view(), m.pad.weights, m.pad.slot, m.host);
+  });
+  each(fetch.births, nothing,
+       [&](const Fetch::Birth& b) { tiles_[b.pad.tile]->bear(b.id, b.pad.weights, b.pad.slot); });
+  const int64_t moved = now_ns();
+  read_file(fetch);
+  const int64_t end = now_ns();
+  fetch_ns_ += end - begin;
+  spans_.add({"fetch", "move rows", begin, moved,
+              fetch.down.size() + fetch.up.size() + fetch.births.size() + fetch.copies.size()});
+  if (!fetch.from_file.empty())
+    spans_.add({"fetch", "read file", moved, end, fetch.from_file.size()});
+  if (write_back_) write_back_->wake();
+}
+
+// Rows from the file. Those that go into the pad leave it.
+void Tiers::read_file(Fetch& fetch) {
+  std::vector<RowRef> rows, left;
+  size_t bytes = 0;
+  for (const auto& row : fetch.from_file)
+    if (row.to == nullptr) bytes += host_.record_bytes(row.pad.tile);
+  staging_.resize(std::max(staging_.size(), bytes));
+  char* next = staging_.data();
+  for (const auto& row : fetch.from_file) {
+    rows.push_back({row.pad.tile, row.key, row.to != nullptr ? row.to : next});
+    if (row.to == nullptr) next += host_.record_bytes(row.pad.tile);
+  }
+  if (!rows.empty()) {
+    std::unique_ptr<bool[]> found(new bool[rows.size()]);
+    file_->read(rows.data(), rows.size(), found.get());
+    if (const bool* gone = std::find(found.get(), found.get() + rows.size(), false);
+        gone != found.get() + rows.size()) {
+      const RowRef& row = rows[gone - found.get()];
+      throw std::logic_error(tiles_[row.tile]->spec().label() + ": the file tier lost row " +
+                             std::to_string(keys_[row.tile].id(row.key)));
+    }
+  }
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const Fetch::FromFile& row = fetch.from_file[i];
+    if (row.to != nullptr) continue;
+    const Tile& tile = *tiles_[row.pad.tile];
+    unpack_record(tile.layout(), tile.view(), row.pad.weights, row.pad.slot, rows[i].record);
+    left.push_back(rows[i]);
+  }
+  for (const auto& row : fetch.stale) left.push_back({row.tile, row.key, nullptr});
+  if (!left.empty()) file_->erase(left.data(), left.size());
+}
+
+Traffic Tiers::traffic() {
+  std::lock_guard<std::mutex> lock(guard_);
+  Traffic now = traffic_;
+  now.fetch_ns = fetch_ns_;
+  if (write_back_) {
+    now.write_ns = write_back_->busy_ns();
+    now.file_written_bytes = write_back_->bytes();
+  }
+  return now;
+}
+
+uint32_t Tiers::find(size_t tile, uint64_t key) const {
+  uint32_t slot;
+  index_of(tile).find(&key, &slot, 1, 1);
+  return slot;
+}
+
+void Tiers::read(const RowRef* rows, size_t n, bool* found) {
+  for (size_t i = 0; i < n; ++i) {
+    const RowRef& row = rows[i];
+    const Tile& tile = *tiles_[row.tile];
+    const uint32_t slot = find(row.tile, row.key);
+    found[i] = true;
+    if (slot != Shelf::NONE) {
+      pack_record(tile.layout(), tile.view(), tile.view().weights(slot), slot, row.record);
+      continue;
+    }
+    host_.read(&row, 1, found + i);
+  }
+  if (file_ == nullptr) return;
+  std::vector<RowRef> rest;
+  std::vector<size_t> at;
+  for (size_t i = 0; i < n; ++i)
+    if (!found[i]) {
+      rest.push_back(rows[i]);
+      at.push_back(i);
+    }
+  std::unique_ptr<bool[]> here(new bool[rest.size()]);
+  file_->read(rest.data(), rest.size(), here.get());
+  for (size_t i = 0; i < rest.size(); ++i) found[at[i]] = here[i];
+}
+
+size_t Tiers::erase(const RowRef* rows, size_t n) {
+  size_t erased = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const RowRef& row = rows[i];
+    const uint32_t slot = find(row.tile, row.key);
+    size_t here = slot != Shelf::NONE;
+    if (here) {
+      index_of(row.tile).erase(&row.key, 1);
+      residents_of(row.tile).leave(slot);
+      residents_of(row.tile).shelf().give(slot);
+    }
+    here += host_.erase(&row, 1);
+    if (file_ != nullptr) here += file_->erase(&row, 1);
+    if (here == 0) continue;
+    tiles_[row.tile]->count(-1);
+    ++erased;
+  }
+  return erased;
+}
+
+std::vector<uint64_t> Tiers::keys(size_t tile) const {
+  std::vector<uint64_t> all = host_.keys(tile);
+  index_of(tile).for_each([&](uint64_t key, uint32_t) {
+    if (keys_[tile].owns(key)) all.push_back(key);
+  });
+  if (file_ != nullptr)
+    for (const uint64_t key : file_->keys(tile)) all.push_back(key);
+  std::sort(all.begin(), all.end());
+  all.erase(std::unique(all.begin(), all.end()), all.end());
+  return all;
+}
+
+}  // namespace ff

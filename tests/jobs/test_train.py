@@ -1,0 +1,146 @@
+"""`fourfold train` on real ranks, with rows in three tiers."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from ranks import Ended, run_ranks
+
+JOB = """
+[data]
+kind = "csv"
+paths = ["{folder}/clicks.csv"]
+dense = ["age"]
+sparse = ["user", "item"]
+
+[embedding]
+dim = 64
+
+[[table]]
+name = "user"
+expected_rows = 30000
+
+[[table]]
+name = "item"
+rows = 500
+
+[model]
+bottom = [8]
+top = [8]
+
+[train]
+batch_size = 256
+steps = 80
+log_every = 40
+lookahead = 3
+
+[run]
+folder = "{folder}/runs"
+name = "one"
+
+[placement]
+default = {{ rows = -1 }}
+
+[storage]
+pad_bytes = "256KiB"
+host_bytes = "2MiB"
+file_bytes = "8MiB"
+direct = false
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(3)
+    users, items = rng.integers(0, 30_000, 20_480), rng.integers(0, 500, 20_480)
+    rows = "".join(
+        f"{u % 2},0.5,{u},{i}\n" for u, i in zip(users.tolist(), items.tolist(), strict=True)
+    )
+    (tmp_path / "clicks.csv").write_text("label,age,user,item\n" + rows)
+    (tmp_path / "job.toml").write_text(JOB.format(folder=tmp_path))
+    return tmp_path / "job.toml"
+
+
+def train(job: Path, *arguments: str) -> Ended:
+    return run_ranks(2, "-m", "fourfold.launch.cli", "train", str(job), *arguments)
+
+
+def test_a_run_on_three_tiers_leaves_figures_files_and_traces(job: Path) -> None:
+    ended = train(job, "--trace")
+    run = job.parent / "runs" / "one"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+    assert ended.code == 0, ended.output
+    assert "tiers of a rank, when full: pad 256 KiB, host 2.00 MiB, file " in ended.output
+    assert re.search(r"step +80 .* starved .* stalled .* hit rate 0\.\d{4}  rows", ended.output)
+    assert [line["step"] for line in lines] == [40, 80]
+    for line in lines:
+        assert 0 < line["hit_rate"] < 1
+        hits = [line[f"{tier}_hits"] for tier in ("pad", "host", "file")]
+        assert line["hit_rate"] == pytest.approx(hits[0] / (sum(hits) + line["born"]))
+        assert 0 < line["pad_bytes"] <= 2 * (256 << 10)
+        assert 0 < line["host_bytes"] <= 2 * (2 << 20)
+        stages = {"read_s", "read_stalled_s", "starved_s", "fetch_wait_s", "fetch_s", "write_s"}
+        for stage in ("route", "plan"):
+            stages |= {f"{stage}_s", f"{stage}_starved_s", f"{stage}_stalled_s"}
+        assert stages <= line.keys()
+    assert lines[1]["file_hits"] > 0
+    assert lines[1]["file_read_bytes"] > 0
+    for rank in range(2):
+        with h5py.File(run / "rows" / f"rank-{rank:04d}.h5") as file:
+            assert list(file)
+        trace = json.loads((run / "trace" / f"rank-{rank:04d}.json").read_text())
+        names = {e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
+        assert names == {"step", "read", "route", "plan", "fetch", "write"}
+
+
+def test_the_same_job_in_one_tier_has_no_such_figures(job: Path) -> None:
+    one = ("--storage.pad_bytes=none", "--storage.host_bytes=none", "--storage.file_bytes=none")
+    ended = train(job, *one)
+    run = job.parent / "runs" / "one"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    tiered = train(job, "--run.name=two")
+    other = job.parent / "runs" / "two" / "metrics.jsonl"
+
+    assert ended.code == tiered.code == 0
+    assert sorted(p.name for p in run.iterdir()) == [
+        "config.toml", "env.json", "log", "metrics.jsonl"
+    ]  # fmt: skip
+    assert "hit rate" not in ended.output
+    assert not {"hit_rate", "file_hits", "fetch_s", "pad_bytes"} & lines[0].keys()
+    losses = [json.loads(line)["loss"] for line in other.read_text().splitlines()]
+    assert losses == [line["loss"] for line in lines]  # bit for bit
+
+
+def test_a_pad_that_is_too_small_ends_the_run_and_says_what_is_needed(job: Path) -> None:
+    ended = train(job, "--storage.pad_bytes=20KiB")
+
+    assert ended.code != 0
+    assert "storage.pad_bytes = 20.0 KiB seems too small" in ended.output
+    assert re.search(r"BudgetError: a batch asks .* raise it", ended.last_line)
+    assert ended.seconds < 30
+
+
+def test_a_fixed_look_ahead_without_room_ends_the_run(job: Path) -> None:
+    ended = train(job, "--storage.fixed_lookahead=true", "--train.lookahead=12")
+
+    assert ended.code != 0
+    assert "room for 13 batches at once: raise storage.pad_bytes" in ended.output
+    assert ended.seconds < 30
+
+
+def test_a_second_run_on_the_same_folder_is_refused(job: Path) -> None:
+    rows = f"--storage.folder={job.parent / 'rows'}"
+    first = train(job, rows)
+    second = train(job, rows, "--run.name=two")
+
+    assert first.code == 0, first.output
+    assert second.code != 0
+    assert "rows/rank-0000.h5" in second.output
+    assert second.output.count("StorageError") == 1  # all ranks say the same
+    assert second.seconds < 30
