@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         with ExitStack() as ends:  # on errors too: no thread and no open file is left behind
             if trace is not None:
                 ends.callback(trace.save, folder.path / "trace" / f"rank-{comm.rank:04d}.json")
-            ends.callback(bags.store.close)
+            ends.enter_context(bags.store)
             trainer = Trainer(model, bags, job.train, embedding_lr=job.embedding.lr, trace=trace)
             Run(job, comm, roles, folder, trainer).train()
         bags.close()

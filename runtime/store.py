@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
+from fourfold.runtime.run import LOGGER
 from fourfold.runtime.trace import Span, Trace
-from fourfold.storage import Pad, RowSpec, StorageConfig
+from fourfold.storage import Pad, RowSpec, StorageConfig, StorageError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -86,6 +89,30 @@ class Store:
         if self.file is not None:
             self.file.close()
 
+    def discard(self) -> None:
+        """Close, and remove the file, of which nobody has heard yet."""
+        path = None if self.file is None else self.file.path
+        self.close()
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except StorageError as closing:
+            if error is None:
+                raise
+            # What went wrong first is what must be told.
+            logging.getLogger(LOGGER).error("after an error: %s", closing)
+
 
 def open_store(
     specs: Sequence[RowSpec],
@@ -113,7 +140,7 @@ def open_store(
     if isinstance(store, Store):
         if failure is None:
             return store
-        store.close()
+        store.discard()
     assert failure is not None
     raise failure
 
@@ -144,7 +171,8 @@ def _open(
             file=file,
         )
     except BaseException:
-        if file is not None:
+        if file is not None and file.path is not None:
+            file.path.unlink(missing_ok=True)
             file.close()
         raise
     return Store(pad, config, host, file)
@@ -166,3 +194,13 @@ def _open_file(
         direct=config.direct,
         depth=config.io_depth,
     )
+
+
+def _make_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            error.errno, f"storage.folder: {folder} cannot be made: {error.strerror}"
+        ) from error
+    return folder

@@ -13,8 +13,10 @@ else may: the file is locked until it is closed, also for other tiers of this pr
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -255,5 +257,14 @@ def _storage_errors(path: Path, what: str) -> Iterator[None]:
     except StorageError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        code = getattr(error, "errno", None) or 5
-        raise StorageError(code, f"{path} {what}: {error}") from error
+        raise StorageError(*_cause(error, path, what)) from error
+
+
+def _cause(error: Exception, path: Path, what: str) -> tuple[int, str]:
+    """Say why HDF5 failed: the system's error, which it hides in a text of many lines."""
+    found = re.search(r"errno = (\d+)", str(error))
+    code = int(found[1]) if found else getattr(error, "errno", None) or errno.EIO
+    text = os.strerror(code) if found else str(error)
+    if code == errno.ENOSPC:
+        text += "; free some, lower storage.file_bytes, or choose another storage.folder"
+    return code, f"{path} {what}: {text}"

@@ -9,6 +9,11 @@
 #include "errors.h"
 
 namespace ff {
+namespace {
+
+constexpr size_t SOME = size_t{4} << 30;  // bytes that a file without a budget is expected to hold
+
+}  // namespace
 
 FileTier::FileTier(std::vector<KindFacts> kinds, std::vector<TileFacts> tiles, Options options,
                    std::shared_ptr<Disk> disk, Extend extend)
@@ -24,7 +29,10 @@ FileTier::FileTier(std::vector<KindFacts> kinds, std::vector<TileFacts> tiles, O
   for (const TileFacts& tile : tiles_) {
     if (tile.kind >= kinds_.size())
       throw std::invalid_argument(tile.label + ": records of an unknown kind");
-    places_.emplace_back(tile.keys, tile.positions,
+    const PageLayout page = PageLayout::of(kinds[tile.kind].record_bytes);
+    const size_t pages =
+        (options_.budget_bytes == UNLIMITED ? SOME : options_.budget_bytes) / page.page_bytes;
+    places_.emplace_back(tile.keys, tile.positions, uint64_t{pages} * page.rows,
                          [this](size_t bytes) { charge(static_cast<ptrdiff_t>(bytes)); });
   }
 }

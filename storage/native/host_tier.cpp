@@ -67,10 +67,10 @@ uint32_t HostTier::admit(uint32_t tile, uint64_t key, uint32_t stamp) {
   if (slot == NONE) {
     pressed_ = true;
     if (write_behind_ && waiting_ + writing_ > 0) return NONE;
-    throw BudgetError("the host tier is full: its budget is " + bytes_text(pool_.budget()) +
-                      " and " + std::to_string(total()) +
-                      " rows lie there; raise storage.host_bytes, set storage.file_bytes, or add "
-                      "embedding ranks");
+    throw BudgetError(
+        "the host tier is full: its budget is " + bytes_text(pool_.budget()) + " and " +
+        std::to_string(total()) + " rows lie there; raise storage.host_bytes" +
+        (write_behind_ ? "" : ", set storage.file_bytes") + ", or add embedding ranks");
   }
   uint32_t entered = NONE;
   index(tile).insert_missing(&key, &entered, 1, [&](size_t) { return slot; });
@@ -131,6 +131,12 @@ void HostTier::forget_stale() {
   };
   arrivals_.erase(std::remove_if(arrivals_.begin(), arrivals_.end(), stale), arrivals_.end());
   begun_ = begun;
+}
+
+bool HostTier::has_room() const {
+  size_t blocks = 0;
+  for (const auto& shelf : shelves_) blocks += shelf->layout().block_bytes;
+  return pool_.held() <= pool_.budget() && blocks <= pool_.budget() - pool_.held();
 }
 
 bool HostTier::should_write() const {

@@ -57,6 +57,9 @@ class HostTier final : public Tier {
   bool take(uint32_t tile, uint32_t slot);
   void give(uint32_t tile, uint32_t slot) { shelf(tile).give(slot); }
 
+  // Whether a block of rows of every size fits beside what is held.
+  bool has_room() const;
+
   // Rows that wait to be written, in order of arrival.
   struct Waiting {
     uint32_t tile, slot;

@@ -1,17 +1,22 @@
 #include "places.h"
 
+#include <algorithm>
+
 namespace ff {
 namespace {
 
 constexpr size_t PER_PAGE = Mapping::PAGE / sizeof(uint32_t);
 constexpr size_t AHEAD = 16;
-constexpr int64_t MOST_FLAT = int64_t{1} << 32;
+constexpr uint64_t MOST_FLAT = uint64_t{1} << 32;
+constexpr uint64_t INDEX_BYTES = 27;  // of a key, at most (index.h)
 
 }  // namespace
 
-Places::Places(KeyRange keys, int64_t positions, Charge charge)
+Places::Places(KeyRange keys, int64_t positions, uint64_t most, Charge charge)
     : keys_(keys), charge_(std::move(charge)) {
-  if (positions >= 0 && positions <= MOST_FLAT && take_flat(static_cast<uint64_t>(positions)))
+  const uint64_t worth = std::min(MOST_FLAT, INDEX_BYTES * most / sizeof(uint32_t));
+  if (positions >= 0 && static_cast<uint64_t>(positions) <= worth &&
+      take_flat(static_cast<uint64_t>(positions)))
     return;
   if (positions >= 0) positions_ = static_cast<uint64_t>(positions);
   index_ = std::make_unique<Index>(0, true, charge_);
@@ -26,7 +31,7 @@ bool Places::take_flat(uint64_t positions) {
   }
   positions_ = positions;
   touched_.resize((positions + PER_PAGE - 1) / PER_PAGE);
-  if (charge_) charge_(touched_.size() / 8);
+  if (charge_) charge_(flat_.bytes() + touched_.size() / 8);
   return true;
 }
 
@@ -38,20 +43,10 @@ void Places::find(const uint64_t* keys, uint32_t* places, size_t n) const {
   }
 }
 
-// Counts the pages that the keys are about to touch.
-void Places::touch(const uint64_t* keys, size_t n) {
-  for (size_t i = 0; i < n; ++i) {
-    const uint64_t page = keys_.id(keys[i]) / PER_PAGE;
-    if (touched_[page]) continue;
-    if (charge_) charge_(Mapping::PAGE);
-    touched_[page] = true;
-  }
-}
-
 void Places::set(const uint64_t* keys, const uint32_t* places, uint32_t* was, size_t n) {
   if (index_) return set_dynamic(keys, places, was, n);
-  touch(keys, n);
   for (size_t i = 0; i < n; ++i) {
+    touched_[keys_.id(keys[i]) / PER_PAGE] = true;
     uint32_t& place = flat()[keys_.id(keys[i])];
     was[i] = place - 1;
     place = places[i] + 1;

@@ -1,8 +1,9 @@
 // Where the rows of one tile are in the file: key -> place.
 //
-// Static tiles have an array with a place for every position, whose pages of 4 KiB count when they
-// are first touched; dynamic ones an index, as do static ones beyond 2^32 positions or address
-// space. Not thread-safe: the tier holds its mutex.
+// Static tiles have an array with a place for every position, which counts from the start and takes
+// memory as its pages are touched, unless an index of all rows that fit is smaller; dynamic ones an
+// index, as do static ones beyond 2^32 positions
+// or address space. Not thread-safe: the tier holds its mutex.
 #pragma once
 
 #include <cstddef>
@@ -25,8 +26,8 @@ class Places {
   // Called with bytes before they are taken; refuses by throwing.
   using Charge = std::function<void(size_t)>;
 
-  // `positions` of a static tile, -1 for a dynamic one.
-  Places(KeyRange keys, int64_t positions, Charge charge);
+  // `positions` of a static tile, -1 for a dynamic one. There will be `most` rows or fewer.
+  Places(KeyRange keys, int64_t positions, uint64_t most, Charge charge);
 
   size_t rows() const { return rows_; }
   // Whether a row of the tile may have the key.
@@ -59,7 +60,6 @@ class Places {
   // Zero stands for no row, so that untouched memory says so.
   uint32_t* flat() const { return static_cast<uint32_t*>(flat_.data()); }
   bool take_flat(uint64_t positions);
-  void touch(const uint64_t* keys, size_t n);
   void set_dynamic(const uint64_t* keys, const uint32_t* places, uint32_t* was, size_t n);
 
   KeyRange keys_;

@@ -29,7 +29,7 @@ WriteBack::WriteBack(HostTier& host, Tier& file, Fetcher& fetcher, std::mutex& g
       wrote_(std::move(wrote)),
       spans_(spans),
       most_(rows_per_write(host)) {
-  if (!host_.reserve(aside(), true))
+  if (!host_.reserve(aside(), true) || !host_.has_room())
     throw BudgetError("the host tier has no room for what a file tier needs beside it: " +
                       bytes_text(file_.memory() + aside()) + " of " +
                       bytes_text(host_.pool().budget()) + "; raise storage.host_bytes");

@@ -17,7 +17,7 @@ dense = ["age"]
 sparse = ["user", "item"]
 
 [embedding]
-dim = 16
+dim = 64
 
 [[table]]
 name = "user"
@@ -35,6 +35,7 @@ top = [8]
 batch_size = 256
 steps = 80
 log_every = 10
+lookahead = 3
 
 [run]
 folder = "{folder}/runs"
@@ -44,9 +45,9 @@ name = "one"
 default = {{ rows = -1 }}
 
 [storage]
-pad_bytes = "128KiB"
-host_bytes = "1MiB"
-file_bytes = "4MiB"
+pad_bytes = "256KiB"
+host_bytes = "2MiB"
+file_bytes = "8MiB"
 direct = false
 """
 
