@@ -183,10 +183,9 @@ def _open_file(
 ) -> FileTier:
     from fourfold.storage.tier import FileTier
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     return FileTier(
         specs,
-        path,
+        _make_folder(path.parent) / path.name,
         run=run,
         rank=rank,
         budget_bytes=config.file_budget,

@@ -9,6 +9,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <optional>
 
 #include "crc.h"
@@ -131,6 +132,22 @@ void bind_facts(nb::module_& m) {
           "label"_a, "key_base"_a, "key_bits"_a, "positions"_a.none(), "kind"_a);
 }
 
+// An error of Python must not cross threads: it can be raised once only, and dies with the GIL.
+FileTier::Extend without_python_errors(FileTier::Extend extend) {
+  return [extend = std::move(extend)](uint32_t kind, size_t count) {
+    nb::gil_scoped_acquire gil;
+    try {
+      return extend(kind, count);
+    } catch (nb::python_error& error) {
+      const nb::object value = nb::borrow(error.value());
+      const nb::object code = nb::getattr(value, "errno", nb::none());
+      if (code.is_none()) throw StorageError(EIO, nb::cast<std::string>(nb::str(value)));
+      throw StorageError(nb::cast<int>(code),
+                         nb::cast<std::string>(nb::str(value.attr("strerror"))));
+    }
+  };
+}
+
 }  // namespace
 
 void bind_file(nb::module_& m) {
@@ -147,7 +164,7 @@ void bind_file(nb::module_& m) {
             new (tier)
                 FileTier(std::move(kinds), std::move(tiles),
                          {std::move(path), budget.value_or(FileTier::UNLIMITED), buffer_bytes},
-                         std::move(disk), std::move(extend));
+                         std::move(disk), without_python_errors(std::move(extend)));
           },
           nb::kw_only(), "kinds"_a, "tiles"_a, "path"_a, "budget"_a.none(), "buffer_bytes"_a,
           "disk"_a, "extend"_a)

@@ -11,6 +11,9 @@
 namespace ff {
 namespace {
 
+// What to do about a full file system; storage/container.py says the same.
+constexpr const char* NO_SPACE =
+    "; free some, lower storage.file_bytes, or choose another storage.folder";
 constexpr size_t SOME = size_t{4} << 30;  // bytes that a file without a budget is expected to hold
 
 }  // namespace
@@ -60,6 +63,13 @@ void FileTier::charge(ptrdiff_t bytes) {
   std::lock_guard<std::mutex> lock(charge_mutex_);
   if (charge_) charge_(bytes);
   charged_ += static_cast<size_t>(bytes);
+}
+
+size_t FileTier::growth() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  size_t bytes = 0;
+  for (const Places& places : places_) bytes += places.growth();
+  return bytes;
 }
 
 size_t FileTier::memory() const {
@@ -159,7 +169,7 @@ void FileTier::require_moved(const Kind& kind, const Piece& piece, uint64_t firs
       where(kind, first_place, places) + " cannot be " + (writing ? "written: " : "read: ");
   if (piece.result < 0) {
     const int code = static_cast<int>(-piece.result);
-    throw StorageError(code, what + strerror(code));
+    throw StorageError(code, what + strerror(code) + (code == ENOSPC ? NO_SPACE : ""));
   }
   throw StorageError(EIO, what + (writing ? "the system took " : "the file has been cut short: ") +
                               std::to_string(piece.result) + " of " + std::to_string(piece.bytes) +

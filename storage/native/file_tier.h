@@ -75,7 +75,8 @@ class FileTier final : public Tier {
   std::vector<uint64_t> keys(size_t tile) const override;
   size_t rows(size_t tile) const override;
   size_t bytes() const override;  // of all segments in the file
-  size_t memory() const;          // bytes of index and buffers
+  size_t growth() const override;
+  size_t memory() const;  // bytes of index and buffers
 
   size_t num_tiles() const { return tiles_.size(); }
   size_t num_kinds() const { return kinds_.size(); }

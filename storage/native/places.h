@@ -30,6 +30,8 @@ class Places {
   Places(KeyRange keys, int64_t positions, uint64_t most, Charge charge);
 
   size_t rows() const { return rows_; }
+  // Bytes that may be taken at once as rows come: an index grows by a quarter.
+  size_t growth() const { return index_ ? index_->bytes() / 3 + 2 * Mapping::PAGE : 0; }
   // Whether a row of the tile may have the key.
   bool holds(uint64_t key) const { return keys_.owns(key) && keys_.id(key) < positions_; }
 

@@ -38,8 +38,9 @@ class Tier {
   virtual std::vector<uint64_t> keys(size_t tile) const = 0;
 
   virtual size_t rows(size_t tile) const = 0;
-  virtual size_t bytes() const = 0;            // that count against the budget
-  virtual size_t memory() const { return 0; }  // of the host, for a tier that is not memory itself
+  virtual size_t bytes() const = 0;  // that count against the budget
+  // Host memory that a tier which is not memory itself may take at once as it gets more rows.
+  virtual size_t growth() const { return 0; }
 };
 
 }  // namespace ff

@@ -9,6 +9,8 @@ namespace ff {
 namespace {
 
 constexpr size_t INDEX_BYTES = 64;  // that a row may add to the file tier's index, with growth
+constexpr size_t SLACK = size_t{3} << 20;
+constexpr size_t TABLES = 4 * Mapping::PAGE;
 constexpr size_t BATCH = size_t{1} << 20;  // bytes of records, at most
 
 size_t rows_per_write(HostTier& host) {
@@ -30,16 +32,19 @@ WriteBack::WriteBack(HostTier& host, Tier& file, Fetcher& fetcher, std::mutex& g
       spans_(spans),
       most_(rows_per_write(host)) {
   if (!host_.reserve(aside(), true) || !host_.has_room())
-    throw BudgetError("the host tier has no room for what a file tier needs beside it: " +
-                      bytes_text(file_.memory() + aside()) + " of " +
-                      bytes_text(host_.pool().budget()) + "; raise storage.host_bytes");
+    throw BudgetError(
+        "the host tier has no room for rows beside the file tier's tables and buffers: " +
+        bytes_text(host_.pool().held()) + " of " + bytes_text(host_.pool().budget()) +
+        "; raise storage.host_bytes");
   thread_ = std::thread([this] { run(); });
 }
 
-// The file tier's indexes grow by a quarter at a time, and by pages.
+// What writes may make the file tier take until more can be set aside: emptying blocks takes a few
+// writes. Its tables of segments grow too.
 size_t WriteBack::aside() const {
-  const size_t pages = std::min(2 * Mapping::PAGE * host_.num_tiles(), host_.pool().budget() / 8);
-  return file_.memory() / 3 + INDEX_BYTES * most_ + pages;
+  const size_t growth = file_.growth();
+  if (growth == 0) return TABLES;
+  return growth + TABLES + INDEX_BYTES * most_ + std::min(SLACK, host_.pool().budget() / 16);
 }
 
 void WriteBack::wake() {

@@ -139,7 +139,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("tiers", ["host", "host+file"])
-@pytest.mark.parametrize(("lookahead", "room"), [(0, 1.0), (2, 1.0), (6, 1.0), (2, 1.5), (6, 1.5)])
+@pytest.mark.parametrize(("lookahead", "room"), [(0, 1.0), (2, 1.0), (6, 1.0), (6, 1.5)])
 @pytest.mark.parametrize("number", [0, 1])
 def test_tiers_change_no_bit(
     folder: Path, number: int, lookahead: int, room: float, tiers: str
