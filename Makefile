@@ -54,6 +54,8 @@ types: install
 
 bench: install
 	@$(BIN)/fourfold bench store
+	@$(BIN)/fourfold bench file
+	@$(BIN)/fourfold bench tiers
 	@$(RUN) -n $(RANKS) $(BIN)/fourfold bench exchange
 	@$(RUN) -n $(RANKS) $(BIN)/fourfold bench train
 

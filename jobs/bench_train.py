@@ -17,55 +17,42 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import torch
 from mpi4py import MPI
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fourfold.runtime.assembly import create_bags, lookup_stats, table_loads
+from fourfold.jobs.bench_model import (
+    HIDDEN,
+    NUM_DENSE,
+    add_model_arguments,
+    make_batches,
+    make_trainer,
+    place,
+    timed,
+)
 from fourfold.runtime.data.batch import Batch
-from fourfold.runtime.data.synthetic import criteo_sizes, zipf_ids
+from fourfold.runtime.data.synthetic import criteo_sizes
 from fourfold.runtime.gradients import GradientBuckets
-from fourfold.runtime.load import Workload
 from fourfold.runtime.matmul import keep_freed_memory, use_onednn
 from fourfold.runtime.models.dlrm import Dlrm
 from fourfold.runtime.models.mlp import Mlp
-from fourfold.runtime.planner import plan
-from fourfold.runtime.roles import RolesConfig, assign_roles
-from fourfold.runtime.table import EmbeddingConfig, TableConfig, complete_tables
-from fourfold.runtime.trainer import TrainConfig, Trainer, dense_optimizer
+from fourfold.runtime.trainer import Trainer, dense_optimizer
 from fourfold.runtime.world import World
 
 HELP = "a DLRM training step against the same model without embeddings"
 
-NUM_DENSE = 13
 DISTINCT_BATCHES = 6
-HIDDEN = (512, 256)
 STAGES = ("gather", "forward", "backward", "update", "route", "plan", "starved")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options."""
-    parser.add_argument("--batch", type=int, default=2048, help="samples of a step, all ranks")
-    parser.add_argument("--pooling", type=int, default=1, help="ids per bag")
-    parser.add_argument("--dim", type=int, default=64, help="columns of a row")
-    parser.add_argument("--rows", type=int, default=5_000_000, help="rows of all 26 tables")
-    parser.add_argument("--alpha", type=float, default=1.05, help="skew of the ids (Zipf)")
-    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="of rows")
-    parser.add_argument("--wire", choices=("fp32", "bf16", "fp16"), default="fp32")
-    parser.add_argument("--reply", choices=("auto", "rows", "pooled"), default="auto")
-    parser.add_argument(
-        "--dynamic", action="store_true", help="hashed tables instead of static ones"
-    )
-    parser.add_argument("--autocast", action="store_true", help="dense model in bf16")
-    parser.add_argument("--threads", type=int, default=1, help="per rank")
-    parser.add_argument("--lookahead", type=int, default=2)
+    add_model_arguments(parser)
     parser.add_argument("--rounds", type=int, default=9, help="turns of each of the three")
     parser.add_argument("--seconds", type=float, default=0.8, help="length of a turn")
     parser.add_argument(
@@ -116,76 +103,6 @@ class Constant:
         return torch.cat([x, self.pooled], 1)
 
 
-def make_batches(
-    args: argparse.Namespace, sizes: list[int], samples: int, rank: int
-) -> list[Batch]:
-    """Draw the batches of one rank."""
-    rng = np.random.default_rng(7 + rank)
-    batches = []
-    for _ in range(DISTINCT_BATCHES):
-        ids = [zipf_ids(rng, samples * args.pooling, rows, args.alpha) for rows in sizes]
-        batches.append(
-            Batch(
-                dense=np.log1p(rng.exponential(1.0, (samples, NUM_DENSE))).astype(np.float32),
-                label=rng.integers(0, 2, samples).astype(np.float32),
-                ids=np.concatenate(ids),
-                offsets=np.arange(0, len(sizes) * samples * args.pooling + 1, args.pooling),
-                weights=None,
-            )
-        )
-    return batches
-
-
-def make_trainer(
-    args: argparse.Namespace, world: World, sizes: list[int], batches: list[Batch]
-) -> Trainer:
-    """Build the model under test, placed by the planner, all ranks colocated."""
-    roles = assign_roles(world.size, RolesConfig())
-    configs = [
-        TableConfig(name=f"C{i + 1}", rows=None if args.dynamic else rows, expected_rows=rows)
-        for i, rows in enumerate(sizes)
-    ]
-    embedding = EmbeddingConfig(
-        dim=args.dim,
-        dtype=args.dtype,
-        wire=args.wire,
-        reply=args.reply,
-        init="uniform",
-        init_scale=0.01,
-    )
-    tables, features = complete_tables(configs, embedding, [c.name for c in configs])
-    stats = lookup_stats(features, len(tables), batches)
-    samples = args.batch / world.size
-    plan_ = plan(
-        table_loads(tables, features, stats, samples),
-        world,
-        roles,
-        Workload(batch_size=args.batch, wire_bytes=4 if args.wire == "fp32" else 2),
-    )
-    bags = create_bags(
-        tables,
-        features,
-        MPI.COMM_WORLD,
-        roles,
-        plan_.placement,
-        embedding=embedding,
-        stats=stats,
-        threads=args.threads,
-        output_dtype=torch.bfloat16 if args.autocast else torch.float32,
-    )
-    torch.manual_seed(0)
-    model = Dlrm(NUM_DENSE, len(sizes), args.dim, HIDDEN, HIDDEN)
-    config = TrainConfig(
-        batch_size=args.batch,
-        optimizer="sgd",
-        lr=0.01,
-        autocast=args.autocast,
-        lookahead=args.lookahead,
-        threads=args.threads,
-    )
-    return Trainer(model, bags, config, embedding_lr=0.01)
-
-
 def dense_step(
     args: argparse.Namespace, trainer: Trainer, model: nn.Module, batches: Cycle, plain: bool
 ) -> Callable[[], None]:
@@ -215,16 +132,6 @@ def dense_step(
     return step
 
 
-def timed(comm: MPI.Comm, step: Callable[[], object], count: int) -> float:
-    """Seconds per step over `count` steps, all ranks together. Collective."""
-    comm.Barrier()
-    start = time.perf_counter()
-    for _ in range(count):
-        step()
-    comm.Barrier()
-    return (time.perf_counter() - start) / count
-
-
 def measure(
     comm: MPI.Comm, contenders: dict[str, Callable[[], object]], rounds: int, seconds: float
 ) -> dict[str, list[float]]:
@@ -248,9 +155,8 @@ def run(args: argparse.Namespace) -> int:
     keep_freed_memory()
     onednn = use_onednn()
     sizes = criteo_sizes(args.rows)
-    samples = args.batch * (world.rank + 1) // world.size - args.batch * world.rank // world.size
-    batches = make_batches(args, sizes, samples, world.rank)
-    trainer = make_trainer(args, world, sizes, MPI.COMM_WORLD.bcast(batches))
+    batches = make_batches(args, world, sizes, DISTINCT_BATCHES)
+    trainer = make_trainer(args, place(args, world, sizes, comm.bcast(batches)))
     model = trainer.model
     assert isinstance(model, Dlrm)
     steps = trainer.steps(Cycle(batches))

@@ -45,6 +45,7 @@ COMMANDS = {
     "bench exchange": Command("bench_exchange", "measure the exchange against MPI", ranks="all"),
     "bench train": Command("bench_train", "measure a whole training step", ranks="all"),
     "bench file": Command("bench_file", "measure the file tier against the bare device"),
+    "bench tiers": Command("bench_tiers", "measure rows below the pad", ranks="all"),
     "env": Command("env", "show what was found: MPI, GPUs, HDF5, native cores", ranks="any"),
 }
 

@@ -39,11 +39,11 @@ class Pipeline:
 
     source: this rank's batches, None on a rank that reads no data. exchange, pad: where ids go and
     rows live. depth: batches ahead; 0 does everything in line, as is needed where MPI allows no
-    second thread. fixed: make it an error if the pad has no room for depth + 1 batches; otherwise
-    it plans ahead as far as there is room. train: whether ids never seen before get a row. limit:
-    stop after that many batches (the same on every rank). first: number of the first batch. trace:
-    where the stages leave their spans. Ends when no rank has data left. Every rank of the world
-    must iterate.
+    second thread. foresight: batches routed beyond those, which the pad then knows will come.
+    fixed: make it an error if the pad has no room for depth + 1 batches; otherwise it plans ahead
+    as far as there is room. train: whether ids never seen before get a row. limit: stop after that
+    many batches (the same on every rank). first: number of the first batch. trace: where the stages
+    leave their spans. Ends when no rank has data left. Every rank of the world must iterate.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Pipeline:
         pad: Pad,
         *,
         depth: int,
+        foresight: int = 0,
         fixed: bool = False,
         train: bool = True,
         limit: int | None = None,
@@ -66,9 +67,11 @@ class Pipeline:
         self._pad = pad
         self._limit = limit
         self._depth = depth
+        self._foresight = foresight
         self._closing = threading.Event()
         self._routing_over = threading.Event()
         self._permits: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._plan_permits: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._taken: queue.Queue[Taken | _Failure] = queue.Queue(maxsize=max(depth, 1))
         self._sent: queue.SimpleQueue[Sent | _Failure | None] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[Prepared | _Failure | None] = queue.SimpleQueue()
@@ -81,10 +84,13 @@ class Pipeline:
             return
         self._start()
         try:
-            for _ in range(self._depth):
+            for _ in range(self._depth + self._foresight):
                 self._permits.put(True)
+            for _ in range(self._depth):
+                self._plan_permits.put(True)
             while (prepared := self._next()) is not None:
                 self._permits.put(True)
+                self._plan_permits.put(True)
                 yield prepared
         finally:
             self.close()
@@ -99,6 +105,7 @@ class Pipeline:
         reader, router, planner = self._threads
         self._closing.set()
         self._permits.put(False)
+        self._plan_permits.put(False)
         router.join()
         planner.join()
         self._routing_over.set()
@@ -178,8 +185,9 @@ class Pipeline:
     def _plan_all(self) -> None:
         try:
             while (sent := self._next_sent()) is not None:
-                if self._closing.is_set():
-                    continue
+                with self._work.planning("plan_stalled"):
+                    if self._closing.is_set() or not self._plan_permits.get():
+                        continue
                 prepared = self._work.plan(sent, unwanted=self._closing.is_set)
                 if prepared is not None:
                     self._ready.put(prepared)

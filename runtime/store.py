@@ -40,6 +40,7 @@ class Store:
         self.host = host
         self.file = file
         self.fixed_lookahead = config.fixed_lookahead
+        self.foresight = config.foresight if len(config.tiers) > 1 else 0
         self.tiers = config.tiers
         """Tiers of the run, whether or not this rank holds rows."""
         self._trace: Trace | None = None

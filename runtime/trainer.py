@@ -165,6 +165,7 @@ class Trainer:
             self.bags.exchange,
             self.bags.pad,
             depth=depth,
+            foresight=self.bags.store.foresight if depth else 0,
             fixed=self.bags.store.fixed_lookahead,
             limit=limit,
             first=self.step_count + 1,

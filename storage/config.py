@@ -40,6 +40,9 @@ class StorageConfig:
     """Most bytes of the file. None: no file. Needs `pad_bytes` and `host_bytes`."""
     folder: str = ""
     """Where the ranks' files lie (`rank-0003.h5`). Default: `rows/` in the run folder."""
+    foresight: int = 32
+    """Batches routed beyond those of `train.lookahead`, so that rows which they need leave the pad
+    last. Their ids take memory. No use with one tier."""
     fixed_lookahead: bool = False
     """Refuse to train if the pad cannot hold the rows of `train.lookahead` + 1 batches. Otherwise
     each rank plans as far ahead as its pad has room."""
@@ -71,6 +74,8 @@ class StorageConfig:
         for name, needed in (("folder", "file_bytes"), ("fixed_lookahead", "pad_bytes")):
             if getattr(self, name) and getattr(self, needed) is None:
                 raise ValueError(f"storage.{name} has no use without storage.{needed}")
+        if self.foresight < 0:
+            raise ValueError(f"storage.foresight must be at least 0, got {self.foresight}")
         if self.io_depth < 1:
             raise ValueError(f"storage.io_depth must be at least 1, got {self.io_depth}")
 

@@ -50,7 +50,6 @@ void Tiers::peek(Ticket& ticket, std::vector<Lookups>& planes) {
 
 void Tiers::foresee(std::vector<Lookups>& planes) {
   ++foreseen_;
-  Absent absent{foreseen_, {}};
   for (size_t plane = 0; plane < planes.size(); ++plane) {
     Lookups& lookups = planes[plane];
     index_[plane]->find(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(), threads_);
@@ -59,29 +58,22 @@ void Tiers::foresee(std::vector<Lookups>& planes) {
         if (lookups.slots[i] != Shelf::NONE)
           residents_of(part.tile).at(lookups.slots[i]).wanted = foreseen_;
         else
-          absent.rows.emplace_back(part.tile, lookups.keys[i]);
+          want_later(part.tile, lookups.keys[i], foreseen_);
       }
   }
-  absent_.push_back(std::move(absent));
+}
+
+// A row that is not in the pad will be needed.
+void Tiers::want_later(uint32_t tile, uint64_t key, uint32_t batch) {
+  Index& later = *later_[plane_[tile]];
+  uint32_t was;
+  if (later.find_or_insert(&key, &was, 1, [&](size_t) { return batch; }) == 0)
+    later.replace(&key, &batch, 1);
 }
 
 void Tiers::forget_foreseen() {
   planned_ = foreseen_;
-  absent_.clear();
-}
-
-// Marks rows that have come in since a later batch was foreseen to need them.
-void Tiers::find_foreseen() {
-  while (!absent_.empty() && absent_.front().batch <= planned_) absent_.pop_front();
-  for (Absent& later : absent_) {
-    auto present = [&](const std::pair<uint32_t, uint64_t>& row) {
-      const uint32_t slot = find(row.first, row.second);
-      if (slot != Shelf::NONE) residents_of(row.first).at(slot).wanted = later.batch;
-      return slot != Shelf::NONE;
-    };
-    later.rows.erase(std::remove_if(later.rows.begin(), later.rows.end(), present),
-                     later.rows.end());
-  }
+  for (const auto& later : later_) later->clear();
 }
 
 }  // namespace ff

@@ -50,6 +50,7 @@ Tiers::Tiers(const std::vector<TileSpec>& specs, const std::vector<KeyRange>& ke
     plane_.push_back(plane_of(specs, t));
     while (index_.size() <= plane_.back()) {
       index_.push_back(std::make_unique<Index>(0, pool.huge_pages()));
+      later_.push_back(std::make_unique<Index>(0, false));
       pool.charge(2 * index_.back()->bytes(), "the index of the pad");
     }
   }
@@ -94,7 +95,6 @@ Tiers::Room Tiers::enter(Ticket& ticket, std::vector<Lookups>& planes) {
   }
   foreseen_ = std::max(foreseen_, ++planned_);
   bring_in(fetch);
-  find_foreseen();
   for (const Lookups& lookups : planes) traffic_.pad_hits += lookups.keys.size();
   traffic_.pad_hits -= entered_.size();
   ticket.number = ticket_++;
@@ -189,6 +189,7 @@ void Tiers::evict(Residents& from, uint32_t slot, Fetch& fetch) {
   const uint32_t host = host_.admit(row.tile, row.key, next_fetch_);
   if (host == HostTier::NONE) throw NoRoom{Room::host_full, 0};
   index_of(row.tile).erase(&row.key, 1);
+  if (row.wanted > planned_) want_later(row.tile, row.key, row.wanted);
   from.leave(slot);
   fetch.down.push_back({place(row.tile, slot), host_.record(row.tile, host)});
   traffic_.host_written_bytes += host_.record_bytes(row.tile);
@@ -236,6 +237,9 @@ void Tiers::bring_in(Fetch& fetch) {
 }
 
 void Tiers::bring_in(const Entered& row, Fetch& fetch) {
+  uint32_t batch;
+  if (later_[plane_[row.tile]]->erase(&row.key, 1, &batch) == 1)
+    residents_of(row.tile).at(row.slot).wanted = batch;
   const uint32_t host = row.host;
   if (host != HostTier::NONE) {
     fetch.up.push_back({place(row.tile, row.slot), host_.record(row.tile, host)});

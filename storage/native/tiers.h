@@ -129,7 +129,7 @@ class Tiers {
   void undo();
   void bring_in(Fetch& fetch);
   void bring_in(const Entered& row, Fetch& fetch);
-  void find_foreseen();
+  void want_later(uint32_t tile, uint64_t key, uint32_t batch);
   uint64_t start(Fetch&& fetch);
   void carry_out(Fetch& fetch);
   void read_file(Fetch& fetch);
@@ -150,11 +150,8 @@ class Tiers {
   uint32_t ticket_ = 1;                  // number of the ticket being planned
   std::set<uint32_t> outstanding_;       // tickets that are not released
   uint32_t planned_ = 0, foreseen_ = 0;  // training batches
-  struct Absent {
-    uint32_t batch;
-    std::vector<std::pair<uint32_t, uint64_t>> rows;  // tile, key: foreseen, not in the pad
-  };
-  std::deque<Absent> absent_;
+  // The last foreseen batch that needs a row which is not in the pad, by plane.
+  std::vector<std::unique_ptr<Index>> later_;
 
   // Of the plan being made:
   std::vector<Entered> entered_;
