@@ -230,7 +230,7 @@ def test_where_the_time_goes() -> None:
 
     assert starving["read"] > 0.08
     assert min(starving[f"{stage}starved"] for stage in ("", "route_", "plan_")) > 0.05
-    assert starving["plan_stalled"] == 0
+    assert starving["plan_stalled"] < 0.01
     assert stalling["plan_stalled"] > 0.08
     assert min(stalling["route_stalled"], stalling["read_stalled"]) > 0.05
     assert stalling["starved"] < 0.05
