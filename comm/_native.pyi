@@ -52,6 +52,8 @@ class Route:
     @property
     def weights(self) -> NDArray[np.float32]: ...
     @property
+    def credits(self) -> NDArray[np.float32]: ...
+    @property
     def traffic(self) -> tuple[int, int, int, int, int, int, int, int]: ...
 
 class Router:
@@ -61,7 +63,7 @@ class Router:
         size: int,
         threads: int,
         wire: int,
-        tables: Sequence[tuple[str, int, int, bool, bool, bool]],
+        tables: Sequence[tuple[str, int, int, bool, bool, bool, bool]],
         features: Sequence[tuple[str, int, int]],
         tiles: Sequence[tuple[int, int, int, int, Sequence[int]]],
     ) -> None: ...
@@ -83,6 +85,7 @@ class Router:
         offsets: NDArray[np.int64],
         weights: NDArray[np.float32] | None,
         batch: int,
+        credits: NDArray[np.float32] | None = None,
         live: bool = True,
     ) -> Route: ...
     def refuse(self) -> Route: ...

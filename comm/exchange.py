@@ -12,22 +12,18 @@ gradient of a reply row in the order of the lookups.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fourfold.comm._native import BLOCK, Buffer, Route, Router
+from fourfold.comm._native import Buffer, Route, Router
+from fourfold.comm.agreement import POOLINGS, WIRES, agree, check
 from fourfold.comm.backend import Backend, Blocks
-from fourfold.comm.errors import CommError, PlacementError
+from fourfold.comm.errors import CommError
 from fourfold.comm.placement import Placement
 from fourfold.comm.route import Feature, Reply, Request, Traffic, Wire
-
-WIRES: dict[str, int] = {"fp32": 0, "bf16": 1, "fp16": 2}
-POOLINGS: dict[str, int] = {"sum": 0, "mean": 1, "none": 2}
-MAX_BUCKETS = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +46,9 @@ class Routed:
 class Exchange:
     """Carries ids, rows and gradients between the ranks of `backend`.
 
-    replies, id_bits, hash_ids: one value per table. id_bits: ids of a dynamic table must be below
-    2**id_bits. hash_ids: any 64-bit id is taken and hashed, to [0, rows) or [0, 2**id_bits).
+    replies, id_bits, hash_ids, credits: one value per table. id_bits: ids of a dynamic table must
+    be below 2**id_bits. hash_ids: any 64-bit id is taken and hashed, to [0, rows) or
+    [0, 2**id_bits). credits: whether holders are told what the appearances of an id count for.
     wire: element type of rows and gradients between ranks; sums are always made in fp32.
     output_dim: columns of the pooled output, features with pooling "sum" and "mean" side by side.
     Collective over the world. Raises ValueError or PlacementError for arguments that do not fit,
@@ -68,12 +65,14 @@ class Exchange:
         wire: Wire = "fp32",
         id_bits: Sequence[int] | None = None,
         hash_ids: Sequence[bool] | None = None,
+        credits: Sequence[bool] | None = None,
         threads: int = 1,
     ) -> None:
         tables = len(placement.shapes)
         id_bits = (52,) * tables if id_bits is None else tuple(id_bits)
         hash_ids = (False,) * tables if hash_ids is None else tuple(hash_ids)
-        _check(backend, placement, features, replies, wire, id_bits, hash_ids)
+        credits = (False,) * tables if credits is None else tuple(credits)
+        check(backend, placement, features, replies, wire, id_bits, hash_ids, credits)
         self._backend = backend
         self._router = Router(
             backend.rank,
@@ -88,9 +87,10 @@ class Exchange:
                     shape.rows is None,
                     hashed,
                     reply == "pooled",
+                    credited,
                 )
-                for shape, bits, hashed, reply in zip(
-                    placement.shapes, id_bits, hash_ids, replies, strict=True
+                for shape, bits, hashed, reply, credited in zip(
+                    placement.shapes, id_bits, hash_ids, replies, credits, strict=True
                 )
             ],
             [(f.name, f.table, POOLINGS[f.pooling]) for f in features],
@@ -104,7 +104,8 @@ class Exchange:
         self._segment_replies = self._router.segment_replies.view(np.bool_)
         self._reply_sent, self._reply_got = Buffer(), Buffer()
         self._gradient_sent, self._gradient_got = Buffer(), Buffer()
-        self._agree(repr((placement, tuple(features), tuple(replies), wire, id_bits, hash_ids)))
+        plan = (placement, tuple(features), tuple(replies), wire, id_bits, hash_ids, credits)
+        agree(backend, repr(plan))
 
     def route(
         self,
@@ -112,6 +113,7 @@ class Exchange:
         offsets: NDArray[np.int64],
         weights: NDArray[np.float32] | None,
         batch: int,
+        credits: NDArray[np.float32] | None = None,
         *,
         live: bool = True,
     ) -> Routed:
@@ -120,15 +122,17 @@ class Exchange:
         ids (L,) and weights (L,) are feature-major: bag b of feature f is
         ids[offsets[f*batch + b] : offsets[f*batch + b + 1]]. A rank without data passes batch 0,
         offsets [0] and live False. Weights multiply rows (also of features with pooling "none"); a
-        mean is the weighted sum divided by the number of ids.
+        mean is the weighted sum divided by the number of ids. credits (batch,), at least 0, is what
+        an appearance of an id in that sample counts for: required if a table takes credits, except
+        without samples, and refused if none does.
 
         Collective over the world on the route channel: may run on one background thread while
         another thread is in forward or backward. Raises ValueError that names feature, sample and
-        id on the rank with the bad batch, CommError on all others.
+        id (or sample) on the rank with the bad batch, CommError on all others.
         """
         refusal: Exception | None = None
         try:
-            route = self._router.route(ids, offsets, weights, batch, live)
+            route = self._router.route(ids, offsets, weights, batch, credits, live)
         except (ValueError, TypeError, MemoryError) as error:
             refusal, route = error, self._router.refuse()
         alone = self._backend.size == 1
@@ -217,7 +221,7 @@ class Exchange:
         return self._router.gradient_addresses(route, sent, got)
 
     def _request(self, route: Route) -> Request:
-        weights = route.weights
+        weights, credits = route.weights, route.credits
         return Request(
             tile=self._segment_tile,
             ids=route.ids,
@@ -226,71 +230,6 @@ class Exchange:
             lengths=route.lengths,
             pooled=self._segment_pooled,
             weights=weights if weights.size else None,
+            credits=credits if credits.size else None,
             replies=self._segment_replies,
         )
-
-    def _agree(self, plan: str) -> None:
-        """Raise CommError unless all ranks were built from the same plan. Collective."""
-        if self._backend.size == 1:
-            return
-        size, rank = self._backend.size, self._backend.rank
-        digest = np.frombuffer(hashlib.blake2b(plan.encode(), digest_size=BLOCK).digest(), np.uint8)
-        counts, starts = np.ones(size, np.int64), np.arange(size, dtype=np.int64)
-        counts[rank] = 0
-        got = np.tile(digest, size)
-        self._backend.route(
-            Blocks(np.tile(digest, size), counts, starts), Blocks(got, counts, starts)
-        )
-        others = np.flatnonzero((got.reshape(size, BLOCK) != digest).any(axis=1))
-        if others.size:
-            raise CommError(
-                f"rank {rank}: rank {others[0]} was given other tables, features, placement,"
-                " replies or wire type; all ranks must build the exchange from the same job",
-                op="Exchange",
-                peer=int(others[0]),
-            )
-
-
-def _check(
-    backend: Backend,
-    placement: Placement,
-    features: Sequence[Feature],
-    replies: Sequence[Reply],
-    wire: Wire,
-    id_bits: Sequence[int],
-    hash_ids: Sequence[bool],
-) -> None:
-    tables = len(placement.shapes)
-    if placement.world_size != backend.size:
-        raise PlacementError(
-            f"the placement is for {placement.world_size} ranks, and {backend.size} were started"
-        )
-    placement.validate(range(backend.size), ())
-    if (most := max((t.buckets for t in placement.tiles), default=1)) > MAX_BUCKETS:
-        raise PlacementError(f"{most} buckets in a table; at most {MAX_BUCKETS} are supported")
-    for name, values in (("replies", replies), ("id_bits", id_bits), ("hash_ids", hash_ids)):
-        if len(values) != tables:
-            raise ValueError(f"{name}: expected one per table ({tables}), got {len(values)}")
-    if wire not in WIRES:
-        raise ValueError(f"wire: expected one of {', '.join(WIRES)}, got {wire!r}")
-    for shape, bits, reply in zip(placement.shapes, id_bits, replies, strict=True):
-        if reply not in ("rows", "pooled"):
-            raise ValueError(f"table {shape.name!r}: reply is 'rows' or 'pooled', got {reply!r}")
-        if shape.rows is None and not 1 <= bits <= 63:
-            raise ValueError(f"table {shape.name!r}: id_bits must be 1 to 63, got {bits}")
-    for feature in features:
-        if not 0 <= feature.table < tables:
-            raise ValueError(
-                f"feature {feature.name!r}: table {feature.table} does not exist; expected 0 to"
-                f" {tables - 1}"
-            )
-        if feature.pooling not in POOLINGS:
-            raise ValueError(
-                f"feature {feature.name!r}: pooling is one of {', '.join(POOLINGS)}, got"
-                f" {feature.pooling!r}"
-            )
-        if feature.pooling == "none" and replies[feature.table] == "pooled":
-            raise ValueError(
-                f"feature {feature.name!r} has pooling 'none', so the replies of its table"
-                f" {placement.shapes[feature.table].name!r} must be 'rows'"
-            )

@@ -50,6 +50,10 @@ class Request:
     """(S,) sums over the ids of a bag; otherwise one row per id, and the ids are distinct."""
     weights: NDArray[np.float32] | None
     """(n,) of pooled segments; 1 where a segment has none. None when no rank sent any."""
+    credits: NDArray[np.float32] | None
+    """(n,) what the appearances of the id in the requester's batch count for: the sum over all of
+    them, in their order, where ids are distinct; that of one in a pooled segment. 1 where the table
+    takes none. None when no table of this rank takes any, or there are no ids."""
     replies: NDArray[np.bool_]
     """(S,) False: another replica answers this requester; only its gradients come here."""
 
@@ -71,7 +75,7 @@ class Traffic:
     rows: int
     """Reply rows asked for: distinct ids, or the non-empty part of a bag in a bucket."""
     id_bytes: int
-    """Sent: counts, ids, lengths, weights."""
+    """Sent: counts, ids, lengths, weights, credits."""
     reply_bytes: int
     """Received in forward."""
     gradient_bytes: int

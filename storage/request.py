@@ -46,6 +46,10 @@ class Request(Protocol):
         """(n,) factor of each id in its bag's sum; None or empty: all 1."""
 
     @property
+    def credits(self) -> NDArray[np.float32] | None:
+        """(n,) what each id's appearances count for in its row's score, >= 0; None: 1 each."""
+
+    @property
     def replies(self) -> NDArray[np.bool_]:
         """(S,) False: the requester reads elsewhere and only sends its gradient."""
 
@@ -61,6 +65,8 @@ class Segment:
     weights: NDArray[np.float32] | None = None
     """Factor of each id in its bag's sum."""
     reply: bool = True
+    credits: NDArray[np.float32] | None = None
+    """What each id's appearances count for in its row's score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +81,11 @@ class SegmentedRequest:
     pooled: NDArray[np.bool_]
     weights: NDArray[np.float32] | None
     replies: NDArray[np.bool_]
+    credits: NDArray[np.float32] | None = None
 
     @classmethod
     def of(cls, segments: Sequence[Segment]) -> "SegmentedRequest":
         """Lay out segments, which are in the order (tile, requester)."""
-        weighted = any(s.weights is not None for s in segments)
-        weights = [
-            np.ones(len(s.ids), np.float32) if s.weights is None else s.weights for s in segments
-        ]
         lengths = [s.lengths for s in segments if s.lengths is not None]
         rows = [len(s.ids) if s.lengths is None else len(s.lengths) for s in segments]
         return cls(
@@ -92,13 +95,27 @@ class SegmentedRequest:
             bags=np.cumsum([0, *rows], dtype=np.int64),
             lengths=_joined(lengths, np.int32),
             pooled=np.array([s.lengths is not None for s in segments], np.bool_),
-            weights=_joined(weights, np.float32) if weighted else None,
+            weights=_values([s.weights for s in segments], segments),
             replies=np.array([s.reply for s in segments], np.bool_),
+            credits=_values([s.credits for s in segments], segments),
         )
 
     def addresses(self, rows: Sequence[NDArray[np.generic]]) -> NDArray[np.uint64]:
         """Address of one C-contiguous array of reply or gradient rows per segment, (S,)."""
         return np.array([array.ctypes.data for array in rows], np.uint64)
+
+
+def _values(
+    given: Sequence[NDArray[np.float32] | None], segments: Sequence[Segment]
+) -> NDArray[np.float32] | None:
+    """One value per id: 1 where a segment gives none, None where no segment does."""
+    if all(values is None for values in given):
+        return None
+    filled = [
+        np.ones(len(s.ids), np.float32) if values is None else values
+        for values, s in zip(given, segments, strict=True)
+    ]
+    return _joined(filled, np.float32)
 
 
 def _joined(parts: Sequence[NDArray[T]], dtype: type[T]) -> NDArray[T]:

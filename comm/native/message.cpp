@@ -17,15 +17,22 @@ const int64_t* header(const Array<uint8_t>& headers, const Layout& layout, int32
   return reinterpret_cast<const int64_t*>(headers.data() + layout.starts[peer] * kBlock);
 }
 
-// Bytes of one link's ids: ids, then lengths and weights of pooled tables.
+// Bytes of one link's ids: ids, then lengths of pooled tables, then the values of ids.
 uint64_t message_bytes(const Table& table, int64_t ids, int64_t rows, bool weighted) {
   const uint64_t n = static_cast<uint64_t>(ids), m = static_cast<uint64_t>(rows);
-  return n * table.id_bytes + (table.pooled ? m * 4 + (weighted ? n * 4 : 0) : 0);
+  uint64_t bytes = n * table.id_bytes + (table.pooled ? m * 4 : 0);
+  for (IdValue v : kIdValues) bytes += carries(table, v, weighted) ? n * 4 : 0;
+  return bytes;
 }
 
 uint8_t* put(uint8_t* to, const void* from, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
   return to + bytes;
+}
+
+const uint8_t* take(const uint8_t* from, void* to, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+  return from + bytes;
 }
 
 uint8_t* put_ids(uint8_t* to, const uint64_t* ids, size_t n, uint32_t id_bytes) {
@@ -38,11 +45,7 @@ uint8_t* put_ids(uint8_t* to, const uint64_t* ids, size_t n, uint32_t id_bytes) 
 }
 
 const uint8_t* take_ids(const uint8_t* from, int64_t* ids, size_t n, uint32_t id_bytes) {
-  if (n == 0) return from;
-  if (id_bytes == 8) {
-    std::memcpy(ids, from, 8 * n);
-    return from + 8 * n;
-  }
+  if (id_bytes == 8) return take(from, ids, 8 * n);
   for (size_t i = 0; i < n; ++i) {
     uint32_t narrow;
     std::memcpy(&narrow, from + 4 * i, 4);
@@ -105,10 +108,11 @@ void Router::write_messages(Route& route) const {
       const size_t id = from.first_id[tile.bucket], n = from.ids_in(tile.bucket);
       uint8_t* to = route.message_sent.data() + route.messages_sent.offset[i];
       to = put_ids(to, from.ids.data() + id, n, table.id_bytes);
-      if (!table.pooled) continue;
-      to = put(to, from.lengths.data() + from.first_row[tile.bucket],
-               4 * size_t{from.rows_in(tile.bucket)});
-      if (route.weighted) put(to, from.id_weights.data() + id, 4 * n);
+      if (table.pooled)
+        to = put(to, from.lengths.data() + from.first_row[tile.bucket],
+                 4 * size_t{from.rows_in(tile.bucket)});
+      for (IdValue v : kIdValues)
+        if (carries(table, v, route.weighted)) to = put(to, from.id_values[v].data() + id, 4 * n);
     }
   });
   const auto row_bytes = [&](size_t i) {
@@ -177,9 +181,12 @@ void Router::unpack(Route& route) const {
   route.bags[segments] = rows;
   route.ids.resize(ids);
   route.lengths.resize(lengths);
-  bool weights = false;
-  for (size_t s = 0; s < segments && route.any_weighted; ++s) weights |= segment_pooled_[s];
-  route.weights.resize(weights ? ids : 0);
+  for (IdValue v : kIdValues) {
+    bool some = false;
+    for (uint32_t t : plan_.held)
+      some |= carries(plan_.tables[plan_.tiles[t].table], v, route.any_weighted);
+    route.values[v].resize(some ? ids : 0);
+  }
   const size_t own = plan_.out_first[plan_.rank];
   parallel_for(plan_.threads, segments, 4, [&](size_t begin, size_t end, int) {
     for (size_t s = begin; s < end; ++s) {
@@ -191,13 +198,16 @@ void Router::unpack(Route& route) const {
       const size_t n = route.in_ids[i], m = route.in_rows[i];
       const Table& table = plan_.tables[plan_.tiles[plan_.in[i].tile].table];
       from = take_ids(from, route.ids.data() + route.first[s], n, table.id_bytes);
-      if (table.pooled && m > 0) std::memcpy(route.lengths.data() + first_length[s], from, 4 * m);
-      if (!weights || n == 0) continue;
-      float* const to = route.weights.data() + route.first[s];
-      if (table.pooled && header(route.header_got, headers_got_, plan_.in[i].peer)[kWeighted])
-        std::memcpy(to, from + 4 * m, 4 * n);
-      else
-        std::fill_n(to, n, 1.0f);
+      if (table.pooled) from = take(from, route.lengths.data() + first_length[s], 4 * m);
+      const bool weighted = header(route.header_got, headers_got_, plan_.in[i].peer)[kWeighted];
+      for (IdValue v : kIdValues) {
+        if (route.values[v].size() == 0) continue;
+        float* const to = route.values[v].data() + route.first[s];
+        if (carries(table, v, weighted))
+          from = take(from, to, 4 * n);
+        else
+          std::fill_n(to, n, 1.0f);
+      }
     }
   });
 }

@@ -1,21 +1,20 @@
 // Python's view of the native core: plain arrays in, plain arrays out. The GIL is released in
 // everything that depends on the size of a batch.
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include "numpy.h"
 #include "route.h"
 #include "step.h"
 
-namespace nb = nanobind;
-using namespace nb::literals;
-
 namespace ff {
 namespace {
+
+using namespace nb::literals;
 
 // Memory for messages: grows, never shrinks. An array handed out keeps its memory alive.
 class Buffer {
@@ -32,28 +31,6 @@ class Buffer {
   std::shared_ptr<Array<uint8_t>> data_ = std::make_shared<Array<uint8_t>>();
 };
 
-template <class T>
-using Numpy = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
-
-// A NumPy view that keeps `owner` alive, and with it the memory.
-template <class T, class Owner>
-Numpy<T> view(const Array<T>& array, const std::shared_ptr<Owner>& owner) {
-  static T none{};
-  T* const data = array.size() > 0 ? const_cast<T*>(array.data()) : &none;
-  nb::capsule capsule(new std::shared_ptr<Owner>(owner), [](void* held) noexcept {
-    delete static_cast<std::shared_ptr<Owner>*>(held);
-  });
-  return Numpy<T>(data, {array.size()}, capsule);
-}
-
-template <class T>
-nb::ndarray<nb::numpy, T, nb::ndim<1>> copy(const Array<T>& array) {
-  auto own = std::make_shared<Array<T>>();
-  own->resize(array.size());
-  if (array.size() > 0) std::memcpy(own->data(), array.data(), array.size() * sizeof(T));
-  return view(*own, own);
-}
-
 nb::tuple tuple_of(const Layout& layout, const std::shared_ptr<Route>& route) {
   return nb::make_tuple(view(layout.counts, route), view(layout.starts, route), layout.bytes);
 }
@@ -62,7 +39,7 @@ nb::tuple tuple_of(const Layout& layout) {
   return nb::make_tuple(copy(layout.counts), copy(layout.starts), layout.bytes);
 }
 
-using TableSpec = std::tuple<std::string, uint32_t, uint64_t, bool, bool, bool>;
+using TableSpec = std::tuple<std::string, uint32_t, uint64_t, bool, bool, bool, bool>;
 using FeatureSpec = std::tuple<std::string, uint32_t, uint8_t>;
 using TileSpec = std::tuple<uint32_t, uint32_t, uint32_t, uint32_t, std::vector<int32_t>>;
 
@@ -74,7 +51,7 @@ Plan plan_of(int32_t rank, int32_t size, int32_t threads, uint8_t wire,
   plan.size = size;
   plan.threads = threads;
   plan.wire = static_cast<Dtype>(wire);
-  for (const auto& [name, dim, limit, dynamic, hashed, pooled] : tables) {
+  for (const auto& [name, dim, limit, dynamic, hashed, pooled, credited] : tables) {
     Table& table = plan.tables.emplace_back();
     table.name = name;
     table.dim = dim;
@@ -82,6 +59,7 @@ Plan plan_of(int32_t rank, int32_t size, int32_t threads, uint8_t wire,
     table.dynamic = dynamic;
     table.hashed = hashed;
     table.pooled = pooled;
+    table.credited = credited;
   }
   for (const auto& [name, table, pooling] : features)
     plan.features.push_back({name, table, static_cast<Pooling>(pooling), 0, 0});
@@ -89,41 +67,6 @@ Plan plan_of(int32_t rank, int32_t size, int32_t threads, uint8_t wire,
     plan.tiles.push_back({table, bucket, start, stop, ranks});
   plan.connect();
   return plan;
-}
-
-using ReadArray = nb::ndarray<nb::ro, nb::device::cpu>;
-using WriteArray = nb::ndarray<nb::device::cpu>;  // refuses read-only arrays
-
-template <class AnyArray>
-Dtype dtype_of(const AnyArray& array, const char* what) {
-  const nb::dlpack::dtype dtype = array.dtype();
-  if (dtype == nb::dtype<float>()) return Dtype::fp32;
-  if (dtype == nb::dtype<uint16_t>()) return Dtype::bf16;
-  if (dtype.code == static_cast<uint8_t>(nb::dlpack::dtype_code::Bfloat) && dtype.bits == 16)
-    return Dtype::bf16;
-  if (dtype.code == static_cast<uint8_t>(nb::dlpack::dtype_code::Float) && dtype.bits == 16)
-    return Dtype::fp16;
-  throw nb::value_error(
-      (std::string(what) + ": expected float32, float16, or bfloat16 (as uint16)").c_str());
-}
-
-template <class AnyArray>
-Matrix matrix_of(const AnyArray& array, Dtype dtype, size_t rows, size_t columns,
-                 const std::string& what) {
-  const auto text = [](size_t a, size_t b) {
-    return "(" + std::to_string(a) + ", " + std::to_string(b) + ")";
-  };
-  if (array.ndim() != 2 || array.shape(0) != rows || array.shape(1) != columns)
-    throw nb::value_error((what + ": expected shape " + text(rows, columns) + ", got " +
-                           (array.ndim() == 2 ? text(array.shape(0), array.shape(1))
-                                              : std::to_string(array.ndim()) + " dimensions"))
-                              .c_str());
-  if (rows > 0 && columns > 1 && array.stride(1) != 1)
-    throw nb::value_error((what + ": the columns of a row must be contiguous").c_str());
-  if (dtype_of(array, what.c_str()) != dtype)
-    throw nb::value_error((what + ": all arrays of a call must have the same dtype").c_str());
-  return {static_cast<uint8_t*>(const_cast<void*>(array.data())),
-          array.stride(0) * static_cast<int64_t>(bytes_of(dtype))};
 }
 
 // Checks the arrays of forward or backward against the batch.
@@ -151,11 +94,13 @@ Outputs outputs_of(const Router& router, const Route& route, const AnyArray& poo
   return out;
 }
 
-std::shared_ptr<Route> route_batch(
-    Router& router, nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig> ids,
-    nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig> offsets,
-    std::optional<nb::ndarray<const float, nb::ndim<1>, nb::c_contig>> weights, int64_t batch,
-    bool live) {
+using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig>;
+
+std::shared_ptr<Route> route_batch(Router& router,
+                                   nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig> ids,
+                                   nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig> offsets,
+                                   std::optional<Floats> weights, int64_t batch,
+                                   std::optional<Floats> credits, bool live) {
   const size_t features = router.plan().features.size();
   if (batch < 0 || offsets.shape(0) != features * static_cast<size_t>(batch) + 1)
     throw nb::value_error(("offsets: expected " + std::to_string(features) + " features * " +
@@ -166,10 +111,19 @@ std::shared_ptr<Route> route_batch(
     throw nb::value_error(("weights: expected one per id (" + std::to_string(ids.shape(0)) +
                            "), got " + std::to_string(weights->shape(0)))
                               .c_str());
+  const size_t wanted = router.plan().credited ? static_cast<size_t>(batch) : 0;
+  if (const size_t given = credits ? credits->shape(0) : 0; given != wanted)
+    throw nb::value_error(
+        ("credits: expected " +
+         (router.plan().credited ? "one per sample (" + std::to_string(wanted) + ")"
+                                 : "none, for no table of this exchange takes them") +
+         ", got " + std::to_string(given))
+            .c_str());
   try {
     nb::gil_scoped_release release;
     return router.route(ids.data(), ids.shape(0), offsets.data(),
-                        weights ? weights->data() : nullptr, batch, live);
+                        weights ? weights->data() : nullptr, credits ? credits->data() : nullptr,
+                        batch, live);
   } catch (const BadBatch& error) {
     throw nb::value_error(error.message.c_str());
   }
@@ -209,7 +163,9 @@ void bind_route(nb::module_& m) {
       .def_prop_ro(
           "lengths", [](Self r) { return view(r->lengths, r); }, kOwned)
       .def_prop_ro(
-          "weights", [](Self r) { return view(r->weights, r); }, kOwned)
+          "weights", [](Self r) { return view(r->values[kWeights], r); }, kOwned)
+      .def_prop_ro(
+          "credits", [](Self r) { return view(r->values[kCredits], r); }, kOwned)
       .def_prop_ro("traffic", [](Self r) {
         const Traffic& t = r->traffic;
         return nb::make_tuple(t.lookups, t.rows, t.id_bytes, t.reply_bytes, t.gradient_bytes,
@@ -248,7 +204,8 @@ void bind_router(nb::module_& m) {
           "segment_replies", [](const Router& r) { return copy(r.segment_replies()); }, kOwned)
       .def_prop_ro("output_dim", [](const Router& r) { return r.plan().output_dim; })
       .def("route", &route_batch, "ids"_a.noconvert(), "offsets"_a.noconvert(),
-           "weights"_a.noconvert().none(), "batch"_a, "live"_a = true)
+           "weights"_a.noconvert().none(), "batch"_a, "credits"_a.noconvert().none() = nb::none(),
+           "live"_a = true)
       .def("refuse", &Router::refuse)
       .def("accept", &Router::accept, "route"_a)
       .def("unpack", &Router::unpack, "route"_a, nb::call_guard<nb::gil_scoped_release>())

@@ -24,6 +24,7 @@ void connect_tables(Plan& plan) {
     table.place = {divisor_of(table.buckets), bucket_salt(t)};
     const uint64_t positions =
         table.dynamic ? table.limit : (table.limit + table.buckets - 1) / table.buckets;
+    plan.credited |= table.credited;
     table.id_bytes = positions <= uint64_t{1} << 32 ? 4 : 8;
   }
 }

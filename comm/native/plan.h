@@ -22,11 +22,12 @@ enum class Pooling : uint8_t { sum, mean, none };
 struct Table {
   std::string name;
   uint32_t dim = 0;
-  uint64_t limit = 0;    // ids are below it: rows of a static table, 2^id_bits of a dynamic one
-  bool dynamic = false;  // no range of ids: the id itself travels, not a position
-  bool hashed = false;   // any 64-bit id, hashed to [0, limit)
-  bool pooled = false;   // replies are sums over a bag's ids; otherwise one row per distinct id
-  bool mean = false;     // some feature divides by the number of ids
+  uint64_t limit = 0;     // ids are below it: rows of a static table, 2^id_bits of a dynamic one
+  bool dynamic = false;   // no range of ids: the id itself travels, not a position
+  bool hashed = false;    // any 64-bit id, hashed to [0, limit)
+  bool pooled = false;    // replies are sums over a bag's ids; otherwise one row per distinct id
+  bool mean = false;      // some feature divides by the number of ids
+  bool credited = false;  // its holders are told the credit of every id
   uint32_t buckets = 1;
   Buckets place;  // static: id -> bucket, position; dynamic: only the salt is used
   uint32_t id_bytes = 8;
@@ -81,6 +82,16 @@ struct Tile {
   }
 };
 
+// What may travel with every id of a table: one float each.
+enum IdValue : uint8_t { kWeights, kCredits };
+inline constexpr IdValue kIdValues[] = {kWeights, kCredits};
+
+// Whether it does; `weighted`: the batch has weights. A weight matters to the holder only if it is
+// the holder who pools.
+constexpr bool carries(const Table& table, IdValue value, bool weighted) {
+  return value == kWeights ? table.pooled && weighted : table.credited;
+}
+
 // One tile between this rank and one other (or itself): ids one way, rows the other, gradients the
 // first way again. `replies` is false where another replica sends the rows.
 struct Link {
@@ -108,6 +119,7 @@ struct Plan {
   std::vector<Feature> features;
   std::vector<Tile> tiles;
   uint32_t output_dim = 0, num_sequences = 0;
+  bool credited = false;  // some table is
 
   std::vector<uint32_t> held;        // this rank's tiles, in canonical order
   std::vector<Link> out, in;         // as requester, as holder; by peer, then by the holder's order

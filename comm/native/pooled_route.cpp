@@ -44,7 +44,7 @@ void TableBuilder::count_pooled() {
   });
 }
 
-// Sorts ids (and weights) by bucket, and opens a reply row wherever a bag meets a bucket.
+// Sorts ids by bucket, and opens a reply row wherever a bag meets a bucket.
 void TableBuilder::sort_pooled() {
   scratch.last_bag.assign(table.buckets, UINT32_MAX);
   const uint16_t* bucket = scratch.bucket.data();
@@ -66,18 +66,32 @@ void TableBuilder::sort_pooled() {
   });
 }
 
-// Weights follow their ids into bucket order. Runs before sort_pooled moves the cursors.
-void TableBuilder::sort_weights() {
+// Values of lookups follow their ids into bucket order. Runs before sort_pooled moves the cursors.
+void TableBuilder::place_values(const float* values, float* to) {
+  if (table.buckets == 1) {
+    for_features([&](Slice&, const Feature&, auto* offsets) {
+      to = std::copy(values + offsets[0], values + offsets[bags.batch], to);
+    });
+    return;
+  }
   scratch.count.resize(table.buckets);
   std::copy_n(scratch.ids.data(), table.buckets, scratch.count.data());
   const uint16_t* bucket = scratch.bucket.data();
   for_features([&](Slice&, const Feature&, auto* offsets) {
     for (int64_t l = offsets[0]; l < offsets[bags.batch]; ++l)
-      route.id_weights[scratch.count[*bucket++]++] = bags.weights[l];
+      to[scratch.count[*bucket++]++] = values[l];
   });
 }
 
-// The same for a table in one bucket: ids stay as they are, every bag with ids is a reply row.
+void TableBuilder::place_values() {
+  for (IdValue v : kIdValues) {
+    const bool some = carries(table, v, bags.weights != nullptr);
+    route.id_values[v].resize(some ? route.entries : 0);
+    if (some) place_values(v == kWeights ? bags.weights : bags.credits, route.id_values[v].data());
+  }
+}
+
+// sort_pooled for a table in one bucket: ids stay as they are, every bag with ids is a reply row.
 void TableBuilder::copy_pooled() {
   uint32_t row = 0, at = 0;
   route.begin.resize(route.bags + 1);
@@ -90,7 +104,6 @@ void TableBuilder::copy_pooled() {
   for_features([&](Slice&, const Feature&, auto* offsets) {
     const int64_t first = offsets[0], n = offsets[bags.batch] - first;
     for (int64_t i = 0; i < n; ++i) route.ids[at + i] = table.id_from(bags.ids[first + i]);
-    if (bags.weights != nullptr) std::copy_n(bags.weights + first, n, route.id_weights.data() + at);
     at += static_cast<uint32_t>(n);
   });
   route.begin[route.bags] = row;
@@ -127,12 +140,12 @@ void TableBuilder::enter_pooled() {
 void TableBuilder::build_pooled() {
   const uint32_t lookups = route.entries;
   route.ids.resize(lookups);
-  route.id_weights.resize(bags.weights != nullptr ? lookups : 0);
   route.weight.resize(0);
   route.lengths.resize(lookups);  // a reply row has at least one id
   route.bag.resize(lookups);
   if (table.buckets == 1) {
     copy_pooled();
+    place_values();
   } else {
     scratch.bucket.resize(lookups);
     scratch.position.resize(lookups);
@@ -140,7 +153,7 @@ void TableBuilder::build_pooled() {
     count_pooled();
     prefix(route.first_id, scratch.ids.data(), table.buckets);
     prefix(route.first_row, scratch.rows.data(), table.buckets);
-    if (bags.weights != nullptr) sort_weights();
+    place_values();
     sort_pooled();
   }
   route.rows = route.entries = route.first_row[table.buckets];

@@ -9,7 +9,9 @@
 // fields, bags and sequences share one forward and one backward.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -40,7 +42,7 @@ struct TableRoute {
   Array<uint32_t> lookups;    // (buckets,): ids before de-duplication
   Array<uint64_t> ids;        // (first_id.back()): positions (static) or ids (dynamic) to send
   Array<int32_t> lengths;     // pooled: (rows,): ids per reply row
-  Array<float> id_weights;    // pooled and weighted: per id
+  std::array<Array<float>, std::size(kIdValues)> id_values;  // per id to send, or empty
 
   bool all_single = false;  // `begin` is not filled
   Array<uint32_t> begin;    // (bags + 1): entries of a bag
@@ -57,7 +59,7 @@ struct TableRoute {
 struct Traffic {
   int64_t lookups = 0;         // ids of the batch
   int64_t rows = 0;            // reply rows asked for: distinct ids, or non-empty partial bags
-  int64_t id_bytes = 0;        // sent to other ranks: counts, ids, lengths, weights
+  int64_t id_bytes = 0;        // sent to other ranks: counts, ids, lengths, weights, credits
   int64_t reply_bytes = 0;     // received from other ranks in forward
   int64_t gradient_bytes = 0;  // sent to other ranks in backward
   int64_t torchrec_id_bytes = 0, torchrec_reply_bytes = 0, torchrec_gradient_bytes = 0;
@@ -75,12 +77,12 @@ struct Route {
   Layout reply_got, gradient_sent;     // as requester, per out link
   Layout reply_sent, gradient_got;     // as holder, per in link
   Array<int64_t> in_ids, in_rows;      // (in links,)
-  bool any_weighted = false;           // some requester sends weights with pooled ids
+  bool any_weighted = false;           // some requester's batch has weights
 
   // The request, in segment order.
   Array<int64_t> ids, first, bags;
   Array<int32_t> lengths;
-  Array<float> weights;
+  std::array<Array<float>, std::size(kIdValues)> values;  // per id; empty where no segment has any
   Traffic traffic;
 };
 
@@ -110,10 +112,12 @@ class Router {
   const Layout& headers_got() const { return headers_got_; }
 
   // De-duplicates, buckets and transposes a batch, and writes the header and the message for every
-  // holder. ids (L,), offsets (features * batch + 1,), weights (L,) or null.
+  // holder. ids (L,), offsets (features * batch + 1,), weights (L,) or null, credits (batch,) or
+  // null, which must not be null if a table is credited and there are samples.
   // Throws BadBatch. One thread at a time may route.
   std::shared_ptr<Route> route(const int64_t* ids, size_t num_ids, const int64_t* offsets,
-                               const float* weights, int64_t batch, bool live);
+                               const float* weights, const float* credits, int64_t batch,
+                               bool live);
   // The route of a rank whose batch cannot be routed: its header tells the others.
   std::shared_ptr<Route> refuse();
   // Reads header_got: sizes of the coming messages and of the step's buffers.
@@ -131,12 +135,14 @@ class Router {
   void write_header(Route& route, bool failed) const;
   void write_messages(Route& route) const;
   void count_traffic(Route& route) const;
+  const float* spread_credits(const int64_t* offsets, const float* credits, int64_t batch);
 
   const Plan plan_;
   Layout headers_sent_, headers_got_;
   Array<int32_t> segment_tile_;
   Array<uint8_t> segment_pooled_, segment_replies_;
   std::vector<Scratch> scratch_;                // per thread
+  Array<float> credits_;                        // (L,): of the batch being routed
   std::vector<std::shared_ptr<Route>> routes_;  // reused as soon as nobody else holds one
 };
 

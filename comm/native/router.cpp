@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <limits>
 
 #include "parallel.h"
 #include "route.h"
@@ -21,6 +22,13 @@ void check_bags(const Bags& bags, size_t features, size_t num_ids) {
     throw BadBatch{"offsets must rise from 0 to the number of ids (" + std::to_string(num_ids) +
                    "); they start at " + std::to_string(bags.offsets[0]) + " and end at " +
                    std::to_string(bags.offsets[n]) + (rising ? "" : ", and fall somewhere")};
+}
+
+void check_credits(const float* credits, int64_t batch) {
+  for (int64_t b = 0; b < batch; ++b)
+    if (!(credits[b] >= 0.0f && credits[b] <= std::numeric_limits<float>::max()))
+      throw BadBatch{"credits: sample " + std::to_string(b) + " has " + std::to_string(credits[b]) +
+                     "; expected finite numbers of at least 0"};
 }
 
 }  // namespace
@@ -50,10 +58,12 @@ std::shared_ptr<Route> Router::acquire() {
 }
 
 std::shared_ptr<Route> Router::route(const int64_t* ids, size_t num_ids, const int64_t* offsets,
-                                     const float* weights, int64_t batch, bool live) {
-  const Bags bags{ids, offsets, weights, batch};
+                                     const float* weights, const float* credits, int64_t batch,
+                                     bool live) {
+  Bags bags{ids, offsets, weights, batch};
   check_bags(bags, plan_.features.size(), num_ids);
   for (uint32_t f = 0; f < plan_.features.size(); ++f) check_ids(plan_, f, bags);
+  if (plan_.credited) bags.credits = spread_credits(offsets, credits, batch);
   const std::shared_ptr<Route> route = acquire();
   route->batch = batch;
   route->live = live;
@@ -69,6 +79,22 @@ std::shared_ptr<Route> Router::route(const int64_t* ids, size_t num_ids, const i
   write_messages(*route);
   count_traffic(*route);
   return route;
+}
+
+// Gives every id the credit of its sample, so that credits are dealt with as weights are.
+const float* Router::spread_credits(const int64_t* offsets, const float* credits, int64_t batch) {
+  check_credits(credits, batch);
+  const size_t features = plan_.features.size();
+  credits_.resize(static_cast<size_t>(offsets[features * static_cast<size_t>(batch)]));
+  parallel_for(plan_.threads, features, 4, [&](size_t begin, size_t end, int) {
+    for (size_t f = begin; f < end; ++f) {
+      if (!plan_.tables[plan_.features[f].table].credited) continue;
+      const int64_t* const bags = offsets + f * static_cast<size_t>(batch);
+      for (int64_t b = 0; b < batch; ++b)
+        for (int64_t l = bags[b]; l < bags[b + 1]; ++l) credits_[l] = credits[b];
+    }
+  });
+  return credits_.data();
 }
 
 std::shared_ptr<Route> Router::refuse() {

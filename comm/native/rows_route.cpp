@@ -103,6 +103,17 @@ void TableBuilder::transpose_rows() {
   });
 }
 
+// The credit of a row: those of its lookups, added in their order.
+void TableBuilder::add_credits() {
+  Array<float>& credit = route.id_values[kCredits];
+  credit.assign(route.rows, 0.0f);
+  for_features([&](Slice& slice, const Feature&, auto* offsets) {
+    const int64_t first = offsets[0], n = offsets[bags.batch] - first;
+    const uint32_t* const row = route.row.data() + slice.first_entry;
+    for (int64_t i = 0; i < n; ++i) credit[row[i]] += bags.credits[first + i];
+  });
+}
+
 void TableBuilder::build_rows() {
   begin_lookups();
   number_ids();
@@ -114,7 +125,8 @@ void TableBuilder::build_rows() {
   route.first_id.resize(table.buckets + 1);
   std::copy_n(route.first_row.data(), table.buckets + 1, route.first_id.data());
   route.lengths.resize(0);
-  route.id_weights.resize(0);
+  for (Array<float>& values : route.id_values) values.resize(0);
+  if (table.credited) add_credits();
   route.weight.resize(bags.weights != nullptr ? route.entries : 0);
   if (bags.weights != nullptr)
     for_features([&](Slice& slice, const Feature&, auto* offsets) {

@@ -15,6 +15,7 @@ struct Bags {
   const int64_t* offsets = nullptr;  // (features * batch + 1,)
   const float* weights = nullptr;    // (L,) or null
   int64_t batch = 0;
+  const float* credits = nullptr;  // (L,): of the id's sample, where the table is credited
 
   const int64_t* of(uint32_t feature) const { return offsets + feature * batch; }
 };
@@ -41,12 +42,14 @@ struct TableBuilder {
   void sort_rows();
   void transpose_rows();
   void count_lookups();
+  void add_credits();
 
   void build_pooled();
   void copy_pooled();
   void place_lookups();
   void count_pooled();
-  void sort_weights();
+  void place_values();
+  void place_values(const float* values, float* to);
   void sort_pooled();
   void enter_pooled();
 

@@ -199,6 +199,14 @@ class Holder:
             spans = list(pairwise(cuts))
             yield s, tile, [keys[a:b] for a, b in spans], [weights[a:b] for a, b in spans]
 
+    def credits(self, routed: Routed) -> Iterator[tuple[Tile, int, list[tuple[int, Any]]]]:
+        """Yield (tile, requester, (key, credit) of each id) per segment."""
+        r = routed.request
+        for s, tile, keys, _ in self.segments(routed):
+            ids = [key for row in keys for key in row]
+            told = [] if r.credits is None else r.credits[r.first[s] : r.first[s + 1]]
+            yield tile, s % self.size, list(zip(ids, told, strict=True))
+
     def gather(self, routed: Routed, addresses: Any) -> None:
         for s, tile, keys, weights in self.segments(routed):
             assert (addresses[s] == 0) == (not routed.request.replies[s])
@@ -247,6 +255,24 @@ def expect_forward(features: list[Feature], batch: Batch) -> tuple[Any, list[Any
         else:
             pooled.append(np.array(bags).reshape(batch.size, rows.shape[1]))
     return np.concatenate([np.zeros((batch.size, 0)), *pooled], axis=1), sequences
+
+
+def expect_credits(
+    features: list[Feature], batch: Batch, credits: Array | None, tile: Tile, reply: str
+) -> list[tuple[int, Any]]:
+    """(key, credit) of each id that a batch asks of a tile; credits None: 1 per id."""
+    total: dict[int, Any] = {}
+    each: list[tuple[int, Any]] = []
+    for f, feature in enumerate(features):
+        for b in range(batch.size if feature.table == tile.table else 0):
+            first, last = batch.offsets[f * batch.size + b : f * batch.size + b + 2]
+            for key in batch.ids[first:last].tolist():
+                if Holder.holds(tile, tile.table, key):
+                    each.append((key, np.float32(1) if credits is None else credits[b]))
+                    total[key] = total.get(key, np.float32(0)) + each[-1][1]
+    if reply == "pooled":
+        return each
+    return [(key, np.float32(1) if credits is None else credit) for key, credit in total.items()]
 
 
 def expect_grads(

@@ -17,6 +17,7 @@ from oracle import (
     SHAPES,
     Batch,
     Holder,
+    expect_credits,
     expect_forward,
     expect_grads,
     features_of,
@@ -111,6 +112,60 @@ def test_steps(backend: MpiBackend, axis: str, pooling: str) -> None:
     """Several steps reuse buffers; several threads share the work."""
     for reply, weighted in product(("rows", "pooled"), (False, True)):
         check(backend, axis, "colocated", pooling, reply, "fp32", "many", weighted, 3, threads=3)
+
+
+@pytest.mark.parametrize("reply", ["rows", "pooled"])
+@pytest.mark.parametrize("axis", AXES)
+def test_credits(backend: MpiBackend, axis: str, reply: str) -> None:
+    """Holders learn what the appearances of each id count for, of the tables that ask for it."""
+    world = MPI.COMM_WORLD
+    wanted = (True, False, True)
+    for pooling, kind, roles in product(("mixed", "sum"), ("many", "same", "one", "empty"), ROLES):
+        if pooling == "mixed" and reply == "pooled":
+            continue
+        dense, holders = roles_of(roles, world.size)
+        features = features_of(pooling)
+        placement = placement_of(axis, world.size, holders)
+        exchange = exchange_of(backend, placement, features, reply, credits=wanted)
+        holder = Holder(placement, world.rank, "fp32")
+        for step, weighted in enumerate((False, True)):
+            seed = 10 * step + world.rank
+            batch = make_batch(features, kind, weighted, seed, world.rank in dense)
+            credits = np.random.default_rng(seed).random(batch.size, np.float32) * 9
+            given = credits if batch.size else None
+            routed = exchange.route(batch.ids, batch.offsets, batch.weights, batch.size, given)
+            batches = world.allgather((batch, credits))
+            asked_for = any(wanted[tile.table] for tile in holder.tiles)
+            told = routed.request.credits
+            assert (routed.request.credits is not None) == (
+                asked_for and routed.request.ids.size > 0
+            )
+            for tile, requester, told in holder.credits(routed) if asked_for else ():
+                asked, earned = batches[requester]
+                want = earned if wanted[tile.table] else None
+                assert told == expect_credits(features, asked, want, tile, reply)
+            out, *_ = run_step(exchange, holder, routed, features, batch, seed)
+            np.testing.assert_array_equal(out, expect_forward(features, batch)[0])
+
+
+def test_no_credits_cost_nothing(backend: MpiBackend) -> None:
+    """4 bytes per id of a table that takes them; else the same bytes as without any."""
+    features = [Feature("a", 0, "sum"), Feature("b", 1, "sum")]
+    placement = placement_of("table", backend.size, (0,))
+    rng = np.random.default_rng(backend.rank)
+    ids = np.concatenate([rng.permutation(50)[:48], rng.permutation(999)[:48]])
+    sent = []
+    for wanted in (None, (False, False, True), (True, False, False)):
+        exchange = exchange_of(backend, placement, features, "rows", credits=wanted)
+        credits = np.ones(48, np.float32) if wanted else None
+        routed = exchange.route(ids, np.arange(97), None, 48, credits)
+        messages = routed.route.message_sent.tobytes()
+        sent.append((routed.stats.id_bytes, messages, routed.route.header_sent.tobytes()))
+        assert (routed.request.credits is None) == (backend.rank != 0 or wanted is None)
+    assert sent[0][0] == sent[1][0]
+    assert sent[0][2] == sent[1][2] == sent[2][2]
+    assert sent[0][1][: 48 * 4] == sent[1][1][: 48 * 4] == sent[2][1][: 48 * 4]
+    assert sent[2][0] - sent[0][0] == (4 * 48 if backend.rank else 0)
 
 
 def big_batch(features: list[Feature], seed: int) -> Batch:
@@ -287,15 +342,29 @@ def test_bad_id(backend: MpiBackend, value: int, text: str) -> None:
         ({"offsets": np.array([0, 2, 1, 3, 4])}, ValueError, "and fall somewhere"),
         ({"offsets": np.array([0, 1, 2, 3, 3])}, ValueError, "number of ids"),
         ({"weights": np.ones(3, np.float32)}, ValueError, "one per id"),
+        ({"credits": None}, ValueError, r"credits: expected one per sample \(2\), got 0"),
+        ({"credits": np.ones(4, np.float32)}, ValueError, r"one per sample \(2\), got 4"),
+        ({"credits": np.ones(2)}, TypeError, "incompatible"),
+        ({"credits": np.array([0, -1], np.float32)}, ValueError, "credits: sample 1 has -1"),
+        ({"credits": np.array([np.nan, 0], np.float32)}, ValueError, "credits: sample 0 has nan"),
+        ({"credits": np.array([np.inf, 0], np.float32)}, ValueError, "credits: sample 0 has inf"),
     ],
 )
 def test_bad_batch(backend: MpiBackend, change: dict[str, Any], error: type, text: str) -> None:
     features = [Feature("a", 0, "sum"), Feature("b", 1, "sum")]
     placement = placement_of("table", backend.size, tuple(range(backend.size)))
-    exchange = exchange_of(backend, placement, features, "rows")
+    exchange = exchange_of(backend, placement, features, "rows", credits=(True, False, False))
     batch = {"ids": np.zeros(4, np.int64), "offsets": np.arange(5), "weights": None, "batch": 2}
+    batch["credits"] = np.ones(2, np.float32)
     with pytest.raises(error, match=text):
         exchange.route(**(batch | change))
+
+
+def test_credits_that_nobody_wants(backend: MpiBackend) -> None:
+    placement = placement_of("table", backend.size, tuple(range(backend.size)))
+    exchange = exchange_of(backend, placement, [Feature("a", 0, "sum")], "rows")
+    with pytest.raises(ValueError, match="none, for no table of this exchange takes them, got 1"):
+        exchange.route(np.zeros(1, np.int64), np.arange(2), None, 1, np.ones(1, np.float32))
 
 
 def test_hash_ids(backend: MpiBackend) -> None:
@@ -335,6 +404,7 @@ def test_ranks_must_agree(backend: MpiBackend) -> None:
         ({"replies": ("rows",)}, ValueError, r"one per table \(3\), got 1"),
         ({"replies": ("rows", "rows", "both")}, ValueError, "table 'tiny': reply is"),
         ({"wire": "fp8"}, ValueError, "expected one of fp32, bf16, fp16"),
+        ({"credits": (True,)}, ValueError, r"credits: expected one per table \(3\), got 1"),
         ({"id_bits": (64,) * 3}, ValueError, "table 'words': id_bits must be 1 to 63"),
         ({"features": [Feature("a", 9, "sum")]}, ValueError, "table 9 does not exist"),
         ({"features": [Feature("a", 0, "none")], "replies": ("pooled",) * 3}, ValueError, "'none'"),

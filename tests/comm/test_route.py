@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import Array, at, from_wire, mix, scale, to_wire
+from oracle import at, from_wire, mix, scale, to_wire
 
 from fourfold.comm._native import BLOCK, Buffer, Route, Router
 from fourfold.comm.placement import Placement
@@ -19,6 +19,8 @@ from fourfold.comm.tile import Shape, Tile
 BIG = 2**52
 WIRES = ("fp32", "bf16", "fp16")
 POOLINGS = ("sum", "mean", "none")
+CREDITS = st.sampled_from([0.0, 0.1, 0.7, 1.0, 3.3, 1e5])
+"""Of samples. Their sums in fp32 depend on the order."""
 
 
 class World:
@@ -30,7 +32,7 @@ class World:
             Router(rank, size, 1 + rank % 2, 0, tables, features, tiles) for rank in range(size)
         ]
 
-    def route(self, batches: list[tuple[Array, Array, Array | None, int]]) -> list[Route]:
+    def route(self, batches: list[tuple[Any, ...]]) -> list[Route]:
         routes = [r.route(*batch) for r, batch in zip(self.routers, batches, strict=True)]
         self.swap(
             [(r.header_sent, *x.headers_sent) for r, x in zip(routes, self.routers, strict=True)],
@@ -71,12 +73,12 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     size = draw(st.integers(1, 4))
     tables, tiles = [], []
     for t in range(draw(st.integers(1, 3))):
-        dynamic, pooled = draw(st.booleans()), draw(st.booleans())
+        dynamic, pooled, credited = (draw(st.booleans()) for _ in range(3))
         limit = BIG if dynamic else draw(st.sampled_from([1, 2, 7, 1000, 2**40]))
         buckets = draw(st.integers(1, 5))
         dim = draw(st.integers(1, 12))
         cuts = sorted({0, dim, draw(st.integers(0, dim))})
-        tables.append((f"t{t}", dim, limit, dynamic, False, pooled))
+        tables.append((f"t{t}", dim, limit, dynamic, False, pooled, credited))
         for b in range(buckets):
             for start, stop in pairwise(cuts):
                 ranks = draw(st.sets(st.integers(0, size - 1), min_size=1, max_size=size))
@@ -99,7 +101,10 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
                 ids += draw(st.lists(key, max_size=4))
                 offsets.append(len(ids))
         weights = np.arange(1, len(ids) + 1, dtype=np.float32) if weighted else None
-        batches.append((np.array(ids, np.int64), np.array(offsets), weights, batch))
+        credits = None
+        if batch and any(table[6] for table in tables):
+            credits = np.array(draw(st.lists(CREDITS, min_size=batch, max_size=batch)), np.float32)
+        batches.append((np.array(ids, np.int64), np.array(offsets), weights, batch, credits))
     return {
         "size": size,
         "tables": tables,
@@ -109,16 +114,19 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def model(case: dict[str, Any], requester: int, tile: Any) -> tuple[list[int], list[int], Any]:
-    """Positions, lengths and weights that `requester` sends for one tile."""
+def model(
+    case: dict[str, Any], requester: int, tile: Any
+) -> tuple[list[int], list[int], list[float], list[float]]:
+    """Positions, lengths, weights and credits that `requester` sends for one tile."""
     table, bucket = tile[:2]
-    _, _, _, dynamic, _, pooled = case["tables"][table]
+    _, _, _, dynamic, _, pooled, credited = case["tables"][table]
     buckets = 1 + max(t[1] for t in case["tiles"] if t[0] == table)
-    ids, offsets, weights, batch = case["batches"][requester]
-    seen: dict[int, None] = {}
+    ids, offsets, weights, batch, credits = case["batches"][requester]
+    seen: dict[int, int] = {}
     out: list[int] = []
     lengths: list[int] = []
     factors: list[float] = []
+    earned: list[np.float32] = []
     for f, (_, feature_table, _) in enumerate(case["features"]):
         if feature_table != table:
             continue
@@ -126,13 +134,20 @@ def model(case: dict[str, Any], requester: int, tile: Any) -> tuple[list[int], l
             before = len(out)
             for i in range(offsets[f * batch + b], offsets[f * batch + b + 1]):
                 where, position = place(table, dynamic, buckets, int(ids[i]))
-                if where == bucket and (pooled or position not in seen):
-                    seen[position] = None
-                    out.append(position)
-                    factors.append(1.0 if weights is None or not pooled else float(weights[i]))
+                if where != bucket:
+                    continue
+                credit = credits[b] if credited else np.float32(1)
+                if not pooled and position in seen:
+                    if credited:
+                        earned[seen[position]] += credit
+                    continue
+                seen[position] = len(out)
+                out.append(position)
+                factors.append(1.0 if weights is None or not pooled else float(weights[i]))
+                earned.append(credit)
             if pooled and len(out) > before:
                 lengths.append(len(out) - before)
-    return out, lengths, factors
+    return out, lengths, factors, [float(credit) for credit in earned]
 
 
 @given(case=cases())
@@ -149,7 +164,7 @@ def test_requests(case: dict[str, Any]) -> None:
         length = 0
         for s in range(len(held) * case["size"]):
             tile, requester = held[s // case["size"]], s % case["size"]
-            ids, lengths, weights = model(case, requester, tile)
+            ids, lengths, weights, credits = model(case, requester, tile)
             first, last = route.first[s : s + 2]
             assert route.ids[first:last].tolist() == ids
             pooled = case["tables"][tile[0]][5]
@@ -161,9 +176,43 @@ def test_requests(case: dict[str, Any]) -> None:
                 length += rows
             if route.weights.size:
                 assert route.weights[first:last].tolist() == weights
+            if route.credits.size:
+                assert route.credits[first:last].tolist() == credits
             provider = requester if requester in tile[4] else tile[4][requester % len(tile[4])]
             assert router.segment_replies[s] == (provider == rank)
         assert length == route.lengths.size
+        told = any(case["tables"][tile[0]][6] for tile in held)
+        assert route.credits.size == (route.ids.size if told else 0)
+
+
+@given(case=cases())
+def test_messages(case: dict[str, Any]) -> None:
+    """Segments on blocks of their own: ids, lengths, weights and credits, and nothing else."""
+    world = World(case["size"], case["tables"], case["features"], case["tiles"])
+    routes = world.route(case["batches"])
+    for rank, (router, route) in enumerate(zip(world.routers, routes, strict=True)):
+        counts, starts, total = route.messages_sent
+        weighted = case["batches"][rank][2] is not None
+        end = 0
+        for peer in range(case["size"]):
+            first, at = end, int(starts[peer]) * BLOCK
+            assert at == first
+            for tile in (tile for tile in case["tiles"] if peer in tile[4]):
+                ids, lengths, weights, credits = model(case, rank, tile)
+                _, _, limit, dynamic, _, pooled, credited = case["tables"][tile[0]]
+                buckets = 1 + max(t[1] for t in case["tiles"] if t[0] == tile[0])
+                wide = (limit if dynamic else -(-limit // buckets)) > 2**32
+                parts = [np.array(ids, np.int64 if wide else np.uint32)]
+                parts += [np.array(lengths, np.int32)] if pooled else []
+                parts += [np.array(weights, np.float32)] if pooled and weighted else []
+                parts += [np.array(credits, np.float32)] if credited else []
+                want = b"".join(part.tobytes() for part in parts)
+                assert route.message_sent[at : at + len(want)].tobytes() == want
+                at += -(-len(want) // BLOCK) * BLOCK
+            end = at
+            assert counts[peer] * BLOCK == (0 if peer == rank else end - first)
+        assert total == end
+        assert route.traffic[2] == BLOCK * (counts.sum() + router.headers_sent[0].sum())
 
 
 @given(case=cases())
@@ -175,7 +224,7 @@ def test_routes_are_reused(case: dict[str, Any]) -> None:
     world.route([(np.empty(0, np.int64), empty, None, 0)] * case["size"])
     world.route(case["batches"][::-1])
     for used, new in zip(world.route(case["batches"]), fresh.route(case["batches"]), strict=True):
-        for name in ("ids", "first", "bags", "lengths", "weights"):
+        for name in ("ids", "first", "bags", "lengths", "weights", "credits"):
             np.testing.assert_array_equal(getattr(used, name), getattr(new, name))
         assert used.traffic == new.traffic
 
@@ -184,7 +233,7 @@ def alone(dim: int, wire: str, pooling: int, pooled: bool, threads: int = 1) -> 
     """One rank, one table in two buckets, two features."""
     tiles = [(0, 0, 0, dim, [0]), (0, 1, 0, dim, [0])]
     features = [("a", 0, pooling), ("b", 0, pooling)]
-    table = ("t", dim, 97, False, False, pooled)
+    table = ("t", dim, 97, False, False, pooled, False)
     return Router(0, 1, threads, WIRES.index(wire), [table], features, tiles)
 
 
@@ -232,7 +281,7 @@ def test_every_half(wire: str) -> None:
     bits = np.arange(2**16, dtype=np.uint16)
     dim = 256
     router = Router(
-        0, 1, 1, WIRES.index(wire), [("t", dim, 256, False, False, False)], [("a", 0, 0)],
+        0, 1, 1, WIRES.index(wire), [("t", dim, 256, False, False, False, False)], [("a", 0, 0)],
         [(0, 0, 0, dim, [0])],
     )  # fmt: skip
     route = router.route(np.arange(256), np.arange(257), None, 256)
@@ -259,7 +308,10 @@ def test_every_half(wire: str) -> None:
 def test_large_batch_in_a_small_and_a_large_table() -> None:
     """Direct look-up, hashing, collisions of many ids, and many epochs of one scratch."""
     rng = np.random.default_rng(3)
-    tables = [("s", 4, 1000, False, False, False), ("d", 4, 2**62, True, False, False)]
+    tables = [
+        ("s", 4, 1000, False, False, False, False),
+        ("d", 4, 2**62, True, False, False, False),
+    ]
     router = Router(
         0, 1, 1, 0, tables, [("a", 0, 0), ("b", 1, 0)], [(0, 0, 0, 4, [0]), (1, 0, 0, 4, [0])]
     )
