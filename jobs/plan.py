@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", help="job file (TOML); override any key with --section.key=value")
     parser.add_argument("--ranks", type=int, required=True, help="ranks to plan for")
     parser.add_argument("--nodes", type=int, default=1, help="nodes that share them (default 1)")
+    parser.add_argument(
+        "--stats", metavar="FILE", help="go by what `fourfold stats` measured (placement.stats)"
+    )
     parser.add_argument("--save", metavar="FILE", help="write the placement, to edit and to use")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
@@ -65,7 +68,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"--ranks {args.ranks} --nodes {args.nodes}: expected as many ranks on every node"
         )
-    report = make_report(load_job(args.job, args.overrides), args.ranks, args.nodes)
+    job = load_job(args.job, args.overrides)
+    if args.stats is not None:
+        job = replace(job, placement=replace(job.placement, stats=args.stats))
+    report = make_report(job, args.ranks, args.nodes)
     print(json.dumps(as_json(report), indent=2) if args.json else as_text(report))
     if args.save:
         report.blueprint.plan.placement.save(Path(args.save))

@@ -87,6 +87,7 @@ def make_bags(
         blueprint.plan.placement,
         embedding=job.embedding,
         storage=job.storage,
+        reclaim=job.reclaim,
         stats=blueprint.stats,
         threads=job.train.threads,
         seed=job.run.seed,

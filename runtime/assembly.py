@@ -22,12 +22,26 @@ from fourfold.runtime.data.batch import Batch
 from fourfold.runtime.embedding import EmbeddingBags
 from fourfold.runtime.load import TableLoad, Workload, growth_of
 from fourfold.runtime.planner import plan
+from fourfold.runtime.reclaim import (
+    check_reclaim,
+    check_replicas,
+    credit_of,
+    loses_rows,
+    takes_credits,
+)
 from fourfold.runtime.roles import Roles, RolesConfig, assign_roles
 from fourfold.runtime.store import open_store
 from fourfold.runtime.table import EmbeddingConfig, Table, TableConfig, complete_tables
 from fourfold.runtime.tiers import joint_budget
 from fourfold.runtime.world import World
-from fourfold.storage import KeyCode, RowSpec, StorageConfig, init_names, optimizer_names
+from fourfold.storage import (
+    KeyCode,
+    ReclaimConfig,
+    RowSpec,
+    StorageConfig,
+    init_names,
+    optimizer_names,
+)
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -49,6 +63,7 @@ def create_bags(
     stats: Sequence[LookupStats] | None = None,
     threads: int = 1,
     seed: int = 0,
+    reclaim: ReclaimConfig | None = None,
     output_dtype: torch.dtype = torch.float32,
     folder: Path | None = None,
     run: str = "",
@@ -57,18 +72,23 @@ def create_bags(
 
     tables, features: from `complete_tables`. placement: of the tables' shapes, checked against
     `roles`. stats: measured lookups per table, equal on all ranks; they settle replies left "auto".
-    seed: of the rows. folder, run: where the file tier lies if `storage` does not say, and the name
-    of the run that it remembers. Raises StorageError on all ranks if a tier cannot be had on one.
+    seed: of the rows. reclaim: which rows go when memory is short. folder, run: where the file tier
+    lies if `storage` does not say, and the name of the run that it remembers. Raises ConfigError
+    for a table that loses rows and is placed on several ranks at once, and StorageError on all
+    ranks if a tier cannot be had on one.
     """
     from fourfold.comm.mpi import MpiBackend  # starts MPI, which planning does without
 
     embedding = embedding or EmbeddingConfig()
-    storage = storage or StorageConfig()
+    storage, reclaim = storage or StorageConfig(), reclaim or ReclaimConfig()
+    check_reclaim(tables, reclaim)
+    check_replicas(tables, placement, reclaim)
     placement.validate(roles.embedding, roles.dense)
     known = KeyCode.of([table.rows for table in tables]).bits
     replies = settle_replies(tables, features, placement, stats, embedding)
     specs = row_specs(tables, placement, comm.rank, seed)
     backend, eval_backend = (MpiBackend(comm, dense_ranks=roles.dense) for _ in range(2))
+    earning = [takes_credits(table, reclaim) for table in tables]
     exchange, eval_exchange = (
         Exchange(
             channels,
@@ -78,11 +98,14 @@ def create_bags(
             wire=embedding.wire,
             id_bits=known,
             hash_ids=[table.hash_ids for table in tables],
+            credits=credits,
             threads=threads,
         )
-        for channels in (backend, eval_backend)
+        for channels, credits in ((backend, earning), (eval_backend, None))
     )
-    store = open_store(specs, storage, threads=threads, comm=comm, folder=folder, run=run)
+    store = open_store(
+        specs, storage, threads=threads, comm=comm, folder=folder, run=run, reclaim=reclaim
+    )
     return EmbeddingBags(
         tables,
         features,
@@ -95,6 +118,7 @@ def create_bags(
         roles,
         wire=embedding.wire,
         output_dtype=output_dtype,
+        credit=credit_of(reclaim) if any(earning) else None,
     )
 
 
@@ -106,6 +130,7 @@ def embedding_bags(
     roles: RolesConfig | None = None,
     placement: PlacementConfig | None = None,
     storage: StorageConfig | None = None,
+    reclaim: ReclaimConfig | None = None,
     threads: int = 1,
     seed: int = 0,
 ) -> EmbeddingBags:
@@ -115,15 +140,16 @@ def embedding_bags(
     order.
     """
     embedding = embedding or EmbeddingConfig()
-    storage = storage or StorageConfig()
+    storage, reclaim = storage or StorageConfig(), reclaim or ReclaimConfig()
     names = [feature for table in tables for feature in (table.features or (table.name,))]
     complete, features = complete_tables(tables, embedding, names)
     world = World.from_mpi(comm)
     assigned = assign_roles(world.size, roles or RolesConfig())
-    loads = table_loads(complete, features)
+    loads = table_loads(complete, features, reclaim=reclaim)
     work = Workload(batch_size=1024 * len(assigned.dense))
     room = joint_budget(loads, storage)
     planned = plan(loads, world, assigned, work, config=placement, budget_bytes=room)
+    check_replicas(complete, planned.placement, reclaim, placement)
     return create_bags(
         complete,
         features,
@@ -132,6 +158,7 @@ def embedding_bags(
         planned.placement,
         embedding=embedding,
         storage=storage,
+        reclaim=reclaim,
         threads=threads,
         seed=seed,
     )
@@ -155,6 +182,10 @@ def row_specs(tables: Sequence[Table], placement: Placement, rank: int, seed: in
                 optimizer=optimizer_names[table.optimizer](**table.optimizer_options),
                 init=init_names[table.init](table.init_scale),
                 seed=seed,
+                admission=table.admission,
+                time_to_live=table.time_to_live,
+                priority=table.priority,
+                absent=table.absent,
             )
         )
     return specs
@@ -188,11 +219,12 @@ def table_loads(
     features: Sequence[Feature],
     stats: Sequence[LookupStats] | None = None,
     samples: float = 1.0,
+    reclaim: ReclaimConfig | None = None,
 ) -> list[TableLoad]:
     """Describe the tables to the planner.
 
     stats: lookups measured over batches of `samples` samples; without them one id per feature and
-    sample.
+    sample. reclaim: which rows go; tables that lose rows are not to be replicated.
     """
     loads = []
     for i, table in enumerate(tables):
@@ -212,6 +244,7 @@ def table_loads(
                 state_bytes=4 * optimizer.element_states,
                 row_state_bytes=4 * optimizer.row_states,
                 reply=table.reply,
+                copies=not loses_rows(table, reclaim or ReclaimConfig()),
             )
         )
     return loads

@@ -22,7 +22,9 @@ from fourfold.runtime.errors import DataError
 from fourfold.runtime.load import TableLoad, Workload, growth_of, zipf_distinct
 from fourfold.runtime.models import build_model
 from fourfold.runtime.planner import Plan, plan_or_load
+from fourfold.runtime.reclaim import check_reclaim, check_replicas
 from fourfold.runtime.roles import Roles
+from fourfold.runtime.statistics import load_statistics, match_tables
 from fourfold.runtime.table import Table, complete_tables
 from fourfold.runtime.tiers import TierDemand, demand, joint_budget
 from fourfold.runtime.world import World
@@ -59,6 +61,7 @@ def make_blueprint(job: Job, world: World, roles: Roles, *, needs_data: bool = F
     """
     schema = read_schema(job.data)
     tables, features = complete_tables(job.table, job.embedding, schema.sparse)
+    check_reclaim(tables, job.reclaim)
     with torch.device("meta"):
         model = build_model(job.model, len(schema.dense), tables, features)
     workload = Workload(
@@ -76,6 +79,7 @@ def make_blueprint(job: Job, world: World, roles: Roles, *, needs_data: bool = F
         config=job.placement,
         budget_bytes=joint_budget(loads, job.storage),
     )
+    check_replicas(tables, plan.placement, job.reclaim, job.placement)
     tiers = None
     if job.storage.pad_bytes is not None:
         tiers = demand(plan.placement, loads, workload, job.storage, job.train.lookahead)
@@ -89,6 +93,10 @@ def _look_at_data(
 ) -> tuple[tuple[LookupStats, ...] | None, list[TableLoad], str]:
     """Measure the lookups of each table on the first batches; assume them if there are none."""
     size = job.train.batch_size
+    if job.placement.stats is not None:
+        if needs_data:
+            open_reader(job.data, shard=0, shards=1, batch_size=size).close()
+        return _look_at_statistics(job, tables, features, job.placement.stats)
     try:
         with open_reader(job.data, shard=0, shards=1, batch_size=size) as reader:
             batches = list(itertools.islice(reader, SAMPLED_BATCHES))
@@ -97,11 +105,33 @@ def _look_at_data(
             raise
         loads = [
             dataclasses.replace(load, growth=growth_of(zipf_distinct(n, load.num_rows, SKEW), n))
-            for load in table_loads(tables, features)
+            for load in table_loads(tables, features, reclaim=job.reclaim)
             for n in (size * load.lookups,)
         ]
         return None, loads, f"assumed, one id per feature, Zipf {SKEW} (no data: {error})"
     samples = [batch.size for batch in batches]
     stats = lookup_stats(features, len(tables), batches)
     text = f"measured on the first {sum(samples):,} samples"
-    return stats, table_loads(tables, features, stats, float(np.mean(samples))), text
+    mean = float(np.mean(samples))
+    return stats, table_loads(tables, features, stats, mean, job.reclaim), text
+
+
+def _look_at_statistics(
+    job: Job, tables: tuple[Table, ...], features: tuple[Feature, ...], path: str
+) -> tuple[tuple[LookupStats, ...], list[TableLoad], str]:
+    """Take lookups, and rows of dynamic tables, from what `fourfold stats` measured."""
+    size, steps = job.train.batch_size, job.train.steps
+    statistics = load_statistics(path)
+    measured = match_tables(statistics, tables, path)
+    stats = tuple(statistics.lookup_stats(table, size) for table in measured)
+    samples = None if steps is None else steps * size
+    loads = [
+        dataclasses.replace(load, expected_rows=statistics.expected_rows(table, samples))
+        for load, table in zip(
+            table_loads(tables, features, stats, float(size), job.reclaim), measured, strict=True
+        )
+    ]
+    text = f"measured with the rows of dynamic tables on {statistics.samples:,} samples ({path})"
+    if not statistics.complete and samples is None:
+        text += "; rows as of there, for train.steps does not say how far training goes"
+    return stats, loads, text

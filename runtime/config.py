@@ -16,7 +16,7 @@ from fourfold.runtime.roles import RolesConfig
 from fourfold.runtime.run import RunConfig
 from fourfold.runtime.table import EmbeddingConfig, TableConfig
 from fourfold.runtime.trainer import TrainConfig
-from fourfold.storage import StorageConfig
+from fourfold.storage import ReclaimConfig, StorageConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +32,7 @@ class Job:
     train: TrainConfig = field(default_factory=TrainConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
+    reclaim: ReclaimConfig = field(default_factory=ReclaimConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
 

@@ -113,6 +113,9 @@ class PlacementConfig:
     """How tables are cut that have no entry of their own; "none": the planner decides."""
     tables: dict[str, CutConfig] = field(default_factory=dict)
     """How single tables are cut, by name."""
+    stats: str | None = None
+    """What `fourfold stats` measured of the job: rows that dynamic tables will have, and lookups.
+    Without it, lookups are measured on the first batches and `expected_rows` is believed."""
 
     def __post_init__(self) -> None:
         if self.path is not None and (self.tables or self.default is not None):

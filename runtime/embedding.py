@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from fourfold.comm.exchange import Exchange
 from fourfold.comm.route import Feature
 from fourfold.runtime.preparation import Prepared
+from fourfold.runtime.reclaim import Credit
 from fourfold.runtime.roles import Roles
 from fourfold.runtime.stopwatch import Stopwatch
 from fourfold.runtime.store import Store
@@ -104,7 +105,8 @@ class EmbeddingBags(nn.Module):
     Made by `fourfold.runtime.assembly.create_bags`. tables: all tables of the model. features:
     sparse features in the order of the data. store: the rows that this rank holds. exchange,
     eval_exchange: for training and, on channels of its own, for evaluation in between. backend: the
-    channels of `exchange`. comm: the world. `bags(prepared)` gives the batch's `Embeddings`;
+    channels of `exchange`. comm: the world. credit: what a sample of training counts for, None if
+    `exchange` carries no credits. `bags(prepared)` gives the batch's `Embeddings`;
     `loss.backward()` sends their gradients to the owners; `update(lr)` then applies them in place.
     All three are collective over the world: a rank without data or without a model calls
     `serve_forward` and `serve_backward` instead. Rows are not `nn.Parameter`s: they never exist as
@@ -125,6 +127,7 @@ class EmbeddingBags(nn.Module):
         *,
         wire: str = "fp32",
         output_dtype: torch.dtype = torch.float32,
+        credit: Credit | None = None,
     ) -> None:
         super().__init__()
         self.tables = tuple(tables)
@@ -139,6 +142,7 @@ class EmbeddingBags(nn.Module):
         self.roles = roles
         self.wire = wire
         self.output_dtype = output_dtype
+        self.credit = credit
         self.watch = Stopwatch("step", STAGES)
         self.anchor = torch.zeros(
             (), requires_grad=True

@@ -47,6 +47,8 @@ class TableLoad:
     """Optimizer state of one row of a tile, whatever its width: 4 for row-wise ones."""
     reply: Literal["auto", "rows", "pooled"] = "auto"
     """What travels back: unique rows, sums of bags, or whichever is fewer bytes."""
+    copies: bool = True
+    """Whether the planner may replicate it: not if its rows come and go."""
 
     def __post_init__(self) -> None:
         at_least = {"dim": 1, "features": 1, "weight_bytes": 1, "state_bytes": 0}

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from fourfold.comm.exchange import Exchange
 from fourfold.runtime.preparation import Preparation, Prepared, Sent, Source, Taken
+from fourfold.runtime.reclaim import Credit
 from fourfold.runtime.stopwatch import Stopwatch
 from fourfold.runtime.trace import Trace
 from fourfold.storage import Pad
@@ -42,8 +43,9 @@ class Pipeline:
     second thread. foresight: batches routed beyond those, which the pad then knows will come.
     fixed: make it an error if the pad has no room for depth + 1 batches; otherwise it plans ahead
     as far as there is room. train: whether ids never seen before get a row. limit: stop after that
-    many batches (the same on every rank). first: number of the first batch. trace: where the stages
-    leave their spans. Ends when no rank has data left. Every rank of the world must iterate.
+    many batches (the same on every rank). first: number of the first batch. credit: what samples
+    count for, of an exchange that carries it. trace: where the stages leave their spans. Ends when
+    no rank has data left. Every rank of the world must iterate.
     """
 
     def __init__(
@@ -58,13 +60,24 @@ class Pipeline:
         train: bool = True,
         limit: int | None = None,
         first: int = 1,
+        credit: Credit | None = None,
         trace: Trace | None = None,
     ) -> None:
         self._work = Preparation(
-            source, exchange, pad, train=train, depth=depth, fixed=fixed, first=first, trace=trace
+            source,
+            exchange,
+            pad,
+            train=train,
+            depth=depth,
+            fixed=fixed,
+            first=first,
+            credit=credit,
+            trace=trace,
         )
         self._stepping = Stopwatch("step", ("starved",), trace)
         self._pad = pad
+        if train:
+            pad.plan_ahead(depth)
         self._limit = limit
         self._depth = depth
         self._foresight = foresight

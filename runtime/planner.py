@@ -98,7 +98,7 @@ def plan(
     if best is None:
         left = [i for i, cut in enumerate(cuts) if cut is None]
         raise problem.no_room(base, left, [min(g.num_bytes for g in options[i]) for i in left])
-    free = [config.cut_of(table.name) is None for table in problem.tables]
+    free = [table.copies and config.cut_of(table.name) is None for table in problem.tables]
     copied = _replicate(problem, cuts, options, free)
     if copied != cuts:
         other = _fastest(problem, copied, options, problem.predict(problem.place(copied)))

@@ -13,6 +13,7 @@ import numpy as np
 
 from fourfold.comm.exchange import Exchange, Routed
 from fourfold.runtime.data.batch import Batch
+from fourfold.runtime.reclaim import Credit
 from fourfold.runtime.stopwatch import Stopwatch
 from fourfold.runtime.trace import Trace
 from fourfold.storage import BudgetError, Pad, Ticket
@@ -76,7 +77,8 @@ class Preparation:
     source: this rank's batches, None on a rank that reads no data. exchange, pad: where ids go and
     rows live. train: whether ids never seen before get a row. depth: batches that may wait for
     their step. fixed: whether the pad must have room for all of them and the one that trains.
-    first: number of the first batch. trace: where the stages leave their spans.
+    first: number of the first batch. credit: what samples count for, of an exchange that carries
+    it. trace: where the stages leave their spans.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Preparation:
         depth: int,
         fixed: bool = False,
         first: int = 1,
+        credit: Credit | None = None,
         trace: Trace | None = None,
     ) -> None:
         self.pad = pad
@@ -101,6 +104,7 @@ class Preparation:
         self._depth = depth
         self._fixed = fixed
         self._next = first
+        self._credit = credit
 
     def take(self) -> Taken:
         """Take the next batch from the data. Raises what the source raises."""
@@ -129,7 +133,10 @@ class Preparation:
             if batch is None:
                 routed = self._exchange.route(_NO_IDS, _NO_BAGS, None, 0, live=False)
             else:
-                routed = self._exchange.route(batch.ids, batch.offsets, batch.weights, batch.size)
+                credits = None if self._credit is None else self._credit(batch)
+                routed = self._exchange.route(
+                    batch.ids, batch.offsets, batch.weights, batch.size, credits
+                )
             if not routed.any_live:
                 return None
             if self._train:

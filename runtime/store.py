@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from fourfold.runtime.run import LOGGER
 from fourfold.runtime.trace import Span, Trace
-from fourfold.storage import Pad, RowSpec, StorageConfig, StorageError
+from fourfold.storage import Pad, ReclaimConfig, RowSpec, StorageConfig, StorageError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -123,17 +123,18 @@ def open_store(
     comm: MPI.Intracomm,
     folder: Path | None = None,
     run: str = "",
+    reclaim: ReclaimConfig | None = None,
 ) -> Store:
     """Make the pad of this rank and the tiers below it, as the job says. Collective over `comm`.
 
     specs: the tiles that this rank holds; without any it has no tiers. folder: where the files of
-    the ranks go if the job names none. run: name of the run, which a file remembers. Raises, on
-    all ranks, what any of them could not make: StorageError for a file that another run has open,
-    BudgetError for budgets that hold nothing.
+    the ranks go if the job names none. run: name of the run, which a file remembers. reclaim: which
+    rows go when memory is short. Raises, on all ranks, what any of them could not make:
+    StorageError for a file that another run has open, BudgetError for budgets that hold nothing.
     """
     store: Store | Exception
     try:
-        store = _open(specs, config, threads, comm.rank, folder, run)
+        store = _open(specs, config, threads, comm.rank, folder, run, reclaim)
     except Exception as error:  # raised below, on all ranks
         store = error
     failures = comm.allgather(store if isinstance(store, Exception) else None)
@@ -153,6 +154,7 @@ def _open(
     rank: int,
     folder: Path | None,
     run: str,
+    reclaim: ReclaimConfig | None,
 ) -> Store:
     host, file = None, None
     if specs and len(config.tiers) > 1:
@@ -170,6 +172,7 @@ def _open(
             huge_pages=config.huge_pages,
             host=host,
             file=file,
+            reclaim=reclaim,
         )
     except BaseException:
         if file is not None and file.path is not None:

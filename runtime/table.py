@@ -10,12 +10,24 @@ from typing import Literal
 from fourfold.comm.route import Feature
 from fourfold.comm.tile import Shape
 from fourfold.runtime.errors import ConfigError
+from fourfold.storage import Admission
+from fourfold.storage.reclaim import Absent, AdmissionKind, Priority
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 Pooling = Literal["sum", "mean", "none"]
 Reply = Literal["auto", "rows", "pooled"]
 OptimizerName = Literal["sgd", "adagrad", "rowwise_adagrad", "adam", "rowwise_adam", "ftrl"]
 InitName = Literal["uniform", "normal", "constant"]
+
+COMING_AND_GOING = (
+    "admission",
+    "admit_probability",
+    "admit_count",
+    "time_to_live",
+    "priority",
+    "absent",
+)
+"""Keys of dynamic tables only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,12 +54,31 @@ class EmbeddingConfig:
     dynamic table, whose number of rows nobody knows."""
     wire: Dtype = "fp32"
     """Type of rows and gradients while they travel between ranks."""
+    admission: AdmissionKind = "always"
+    """Which ids of a dynamic table get a row. A batch's ids without one are asked about once:
+    "probability" takes each with `admit_probability`, "count" about the `admit_count`-th time,
+    "bloom" the second time, in less memory."""
+    admit_probability: float | None = None
+    """Of "probability", in (0, 1]."""
+    admit_count: int | None = None
+    """Of "count", 2 to 15."""
+    time_to_live: int | None = None
+    """Training batches after which a row of a dynamic table that none of them named may be taken
+    back, before any other. None: a row goes for its score only. `[reclaim]` says how rows go."""
+    priority: Priority = "low"
+    """ "high": rows never go for their score."""
+    absent: Absent = "newborn"
+    """What an id without a row reads as: the row that it would be born with, or zeros."""
 
     # These change the speed only.
     reply: Reply = "auto"
     """What travels back: "rows" (unique rows, the requester pools), "pooled" (sums, the owner
     pools), or "auto": whichever is fewer bytes in the first batches. Tables without pooling always
     reply rows."""
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        _admission(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +103,12 @@ class TableConfig:
     optimizer_options: dict[str, float] | None = None
     init: InitName | None = None
     init_scale: float | None = None
+    admission: AdmissionKind | None = None
+    admit_probability: float | None = None
+    admit_count: int | None = None
+    time_to_live: int | None = None
+    priority: Priority | None = None
+    absent: Absent | None = None
     reply: Reply | None = None
 
     def __post_init__(self) -> None:
@@ -81,6 +118,13 @@ class TableConfig:
             raise ConfigError(
                 f"table {self.name!r}: dim must be a positive multiple of 4, got {self.dim}"
             )
+        asked = [name for name in COMING_AND_GOING if getattr(self, name) is not None]
+        if self.rows is not None and asked:
+            raise ConfigError(
+                f"table {self.name!r}: {asked[0]} is for dynamic tables, whose rows come and go;"
+                f" leave out rows = {self.rows} to make it one, or leave out {asked[0]}"
+            )
+        _check_ranges(self, f"table {self.name!r}: ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +143,10 @@ class Table:
     optimizer_options: dict[str, float]
     init: InitName
     init_scale: float
+    admission: Admission
+    time_to_live: int | None
+    priority: Priority
+    absent: Absent
     reply: Reply
 
     @property
@@ -109,19 +157,12 @@ class Table:
 
 def complete_table(table: TableConfig, defaults: EmbeddingConfig) -> Table:
     """Fill what `table` leaves open from `defaults`."""
-    chosen = {
-        name: value
-        for name in ("dim", "dtype", "pooling", "optimizer", "optimizer_options", "init", "reply")
-        if (value := getattr(table, name)) is not None
-    }
-    if "optimizer" in chosen and "optimizer_options" not in chosen:
-        chosen["optimizer_options"] = {}  # the defaults are another optimizer's constants
-    shared = dataclasses.replace(defaults, **chosen)
+    shared = _with_own(table, defaults)
     if shared.pooling == "none":
         if table.reply == "pooled":
             raise ConfigError(f'table {table.name!r}: reply "pooled" needs a pooling, not "none"')
         shared = dataclasses.replace(shared, reply="rows")
-    scale = table.init_scale if table.init_scale is not None else defaults.init_scale
+    scale = shared.init_scale
     if scale is None:
         scale = table.rows**-0.5 if table.rows else 0.01
     return Table(
@@ -137,8 +178,62 @@ def complete_table(table: TableConfig, defaults: EmbeddingConfig) -> Table:
         optimizer_options=shared.optimizer_options,
         init=shared.init,
         init_scale=scale,
+        admission=_admission(shared),
+        time_to_live=shared.time_to_live,
+        priority=shared.priority,
+        absent=shared.absent,
         reply=shared.reply,
     )
+
+
+def _with_own(table: TableConfig, defaults: EmbeddingConfig) -> EmbeddingConfig:
+    """Replace the defaults that a table has its own of, and those that are not for its kind."""
+    names = {f.name for f in dataclasses.fields(defaults)} & {
+        f.name for f in dataclasses.fields(table)
+    }
+    chosen = {n: value for n in names if (value := getattr(table, n)) is not None}
+    if table.optimizer is not None:  # the defaults are another optimizer's constants
+        chosen.setdefault("optimizer_options", {})
+    if table.admission not in (None, defaults.admission):  # and another admission's
+        chosen = {"admit_probability": None, "admit_count": None} | chosen
+    if table.rows is not None:
+        plain = EmbeddingConfig()
+        chosen |= {name: getattr(plain, name) for name in COMING_AND_GOING}
+    try:
+        return dataclasses.replace(defaults, **chosen)
+    except ConfigError as error:
+        raise ConfigError(f"table {table.name!r}: {error}") from error
+
+
+def _admission(config: EmbeddingConfig) -> Admission:
+    """Join the keys of admission. Raises ConfigError for those that do not go together."""
+    for kind, name in (("probability", "admit_probability"), ("count", "admit_count")):
+        value = getattr(config, name)
+        if config.admission == kind and value is None:
+            raise ConfigError(f'admission = "{kind}" needs {name}')
+        if config.admission != kind and value is not None:
+            raise ConfigError(
+                f'{name} = {value} is of admission = "{kind}", but admission is'
+                f' "{config.admission}": change it or leave out {name}'
+            )
+    return Admission(
+        kind=config.admission,
+        probability=1.0 if config.admit_probability is None else config.admit_probability,
+        count=1 if config.admit_count is None else config.admit_count,
+    )
+
+
+def _check_ranges(config: EmbeddingConfig | TableConfig, where: str = "") -> None:
+    probability, count, batches = config.admit_probability, config.admit_count, config.time_to_live
+    if probability is not None and not 0 < probability <= 1:
+        raise ConfigError(f"{where}admit_probability must be in (0, 1], got {probability}")
+    if count is not None and not 2 <= count <= 15:
+        raise ConfigError(f"{where}admit_count must be 2 to 15, got {count}")
+    if batches is not None and batches < 1:
+        raise ConfigError(
+            f"{where}time_to_live must be at least 1 training batch, got {batches}; leave it out"
+            " for rows that do not expire"
+        )
 
 
 def complete_tables(

@@ -169,6 +169,7 @@ class Trainer:
             fixed=self.bags.store.fixed_lookahead,
             limit=limit,
             first=self.step_count + 1,
+            credit=self.bags.credit,
             trace=self._trace,
         )
         for prepared in self.pipeline:

@@ -19,6 +19,7 @@ from fourfold.storage.optimizer import (
     optimizer_names,
 )
 from fourfold.storage.pad import Pad
+from fourfold.storage.reclaim import Admission, Population, ReclaimConfig
 from fourfold.storage.request import Request, Segment, SegmentedRequest
 from fourfold.storage.row import RowSpec
 
@@ -27,6 +28,7 @@ __all__ = [
     "SGD",
     "Adagrad",
     "Adam",
+    "Admission",
     "BudgetError",
     "Constant",
     "CorruptionError",
@@ -35,6 +37,8 @@ __all__ = [
     "Normal",
     "Optimizer",
     "Pad",
+    "Population",
+    "ReclaimConfig",
     "Request",
     "RowSpec",
     "RowWiseAdagrad",

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from fourfold.storage import _native
 from fourfold.storage._native import Ticket
+from fourfold.storage.reclaim import Population, ReclaimConfig
 from fourfold.storage.request import Request
 from fourfold.storage.row import RowSpec, dtype_code, key_ranges
 from fourfold.storage.traffic import Span, Traffic
@@ -42,6 +43,7 @@ class Pad:
         host, file: tiers for the rows that do not fit the pad, made for the same specs and left to
             it. Then the pad holds the rows of planned batches and, of the others, those it
             can.
+        reclaim: which rows are forgotten, and when; None: none.
         threads: threads of every call.
         huge_pages: ask for 2 MiB pages; `huge_pages` of the pad tells whether the system took note.
     """
@@ -55,12 +57,15 @@ class Pad:
         huge_pages: bool = True,
         host: HostTier | None = None,
         file: FileTier | None = None,
+        reclaim: ReclaimConfig | None = None,
     ) -> None:
         if threads < 1:
             raise ValueError(f"Pad: threads must be at least 1, got {threads}")
         if budget_bytes is not None and budget_bytes < 0:
             raise ValueError(f"Pad: budget_bytes must be at least 0, got {budget_bytes}")
         self.specs = tuple(specs)
+        counts = any(spec.admission.kind in ("count", "bloom") for spec in self.specs)
+        policy = (reclaim or ReclaimConfig()).policy(counters=counts)
         if file is not None and host is None:
             raise ValueError("Pad: a file tier needs a host tier before it")
         for tier in (host, file):
@@ -74,6 +79,7 @@ class Pad:
             budget_bytes,
             threads,
             huge_pages,
+            policy,
             None if host is None else host.native,
             None if file is None else file.native,
         )
@@ -100,6 +106,16 @@ class Pad:
         """Return when there may be more room than at the last `try_plan`, or after `timeout_s`."""
         self._native.wait_for_room(timeout_s)
 
+    def plan_ahead(self, batches: int) -> None:
+        """So many training batches, from 0 on, may be planned before one is released.
+
+        Rows that these and the one that trains name are not forgotten, and what a batch does to
+        scores counts that many batches later: so results do not depend on how far planning is.
+        """
+        if batches < 0:
+            raise ValueError(f"Pad.plan_ahead: batches must be at least 0, got {batches}")
+        self._native.set_window(batches + 1)
+
     def foresee(self, request: Request) -> None:
         """Tell of a training batch that will be planned later; in order, before it is planned.
 
@@ -125,6 +141,10 @@ class Pad:
         since = now - self._reported
         self._reported = now
         return since
+
+    def population(self, tile: int) -> Population:
+        """What became of a tile's ids since the start."""
+        return Population(*self._native.tile_counts(tile))
 
     def trace(self, on: bool) -> None:
         """Begin or end to record what the pad's own threads do."""
@@ -168,7 +188,7 @@ class Pad:
 
     @property
     def rows(self) -> int:
-        """Rows that exist, over all tiles."""
+        """Rows in memory, over all tiles; some may count as gone already."""
         return sum(self.tile_rows(t) for t in range(len(self.specs)))
 
     @property
@@ -182,7 +202,7 @@ class Pad:
         return self._native.huge_pages
 
     def tile_rows(self, tile: int) -> int:
-        """Rows of a tile that exist."""
+        """Rows of a tile in memory; some may count as gone already."""
         return self._native.tile_rows(tile)
 
     def tile_bytes(self, tile: int) -> int:
@@ -240,4 +260,5 @@ def _arrays(request: Request) -> _native.Request:
         request.pooled,
         request.weights,
         request.replies,
+        request.credits,
     )

@@ -1,7 +1,7 @@
 """What fixes the rows of one held tile."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from fourfold.storage import _native
 from fourfold.storage.init import Init
 from fourfold.storage.key import KeyCode
 from fourfold.storage.optimizer import Optimizer
+from fourfold.storage.reclaim import Absent, Admission, Priority
 
 DTYPES = ("fp32", "bf16", "fp16")
 """Names of the element types, in the order of their native codes."""
@@ -45,6 +46,14 @@ class RowSpec:
     optimizer: Optimizer
     init: Init
     seed: int = 0
+    admission: Admission = field(default_factory=Admission)
+    """Which ids get a row."""
+    time_to_live: int | None = None
+    """Training batches after which a row that nobody names may be forgotten; None: for ever."""
+    priority: Priority = "low"
+    """Whether a row may be forgotten for its score: not if "high"."""
+    absent: Absent = "newborn"
+    """What an id without a row reads: the row it would be born as, or zeros."""
 
     MAX_DIM: ClassVar[int] = 65536
 
@@ -59,6 +68,14 @@ class RowSpec:
             raise ValueError(f"{where}: column and table must be >= 0")
         if self.rows is not None and not 0 <= self.rows < 2**62:
             raise ValueError(f"{where}: rows must be in [0, 2**62), got {self.rows}")
+        if self.rows is not None and (self.admission.kind != "always" or self.time_to_live):
+            raise ValueError(
+                f"{where}: admission and time_to_live are for dynamic tables; leave out rows"
+            )
+        if self.time_to_live is not None and self.time_to_live < 1:
+            raise ValueError(
+                f"{where}: time_to_live must be at least 1 batch, got {self.time_to_live}"
+            )
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"{where}: seed must be in [0, 2**64), got {self.seed}")
 
@@ -116,6 +133,12 @@ class RowSpec:
             init=self.init.kind,
             scale=self.init.scale,
             seed=self.seed,
+            admission=self.admission.code,
+            admit_probability=self.admission.probability,
+            admit_count=self.admission.count,
+            time_to_live=self.time_to_live or 0,
+            high_priority=self.priority == "high",
+            absent_zeros=self.absent == "zeros",
         )
 
 

@@ -17,6 +17,11 @@ size_t Pad::tile_bytes(size_t t) const {
   return tiles_.at(t)->bytes();
 }
 
+Population::Counts Pad::tile_counts(size_t t) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return population_ ? population_->counts(t) : Population::Counts{};
+}
+
 size_t Pad::record_bytes(size_t t) const { return tiles_.at(t)->layout().record_bytes(); }
 
 std::vector<int64_t> Pad::positions(size_t t, const int64_t* ids, size_t n) const {
@@ -43,6 +48,12 @@ void Pad::find(size_t t, const std::vector<int64_t>& positions, uint32_t* slots)
   std::vector<uint64_t> keys;
   for (const RowRef& row : refs(t, positions, nullptr)) keys.push_back(row.key);
   index_[plane_[t]]->find(keys.data(), slots, n, threads_);
+  if (!population_ || !population_->reclaims(t)) return;
+  const RowView view = tile.view();
+  for (size_t i = 0; i < n; ++i)
+    if (slots[i] != Tile::NONE &&
+        population_->gone(t, keys[i], [&] { return *view.meta(slots[i]); }))
+      slots[i] = Tile::NONE;
 }
 
 std::vector<RowRef> Pad::refs(size_t t, const std::vector<int64_t>& positions,
@@ -99,12 +110,18 @@ void Pad::write(size_t t, const int64_t* ids, size_t n, const char* records) {
   request.ids = at.data();
   request.first = request.bags = first;
   request.pooled = request.replies = &no;
-  const std::unique_ptr<Ticket> ticket = plan(request, true);
+  const std::unique_ptr<Ticket> ticket = plan(request, true, false);
   wait(*ticket);
   const RowView view = tiles_[t]->view();
-  for (size_t i = 0; i < n; ++i)
+  for (size_t i = 0; i < n; ++i) {
+    Meta& meta = *view.meta(ticket->rows_at[i], ticket->slots[i]);
+    const Meta before = meta;
     unpack_record(tiles_[t]->layout(), view, ticket->rows_at[i], ticket->slots[i],
                   records + i * record_bytes(t));
+    if (!population_) continue;
+    std::lock_guard<std::mutex> lock(mutex_);
+    meta = population_->write(t, before, meta);
+  }
   release(*ticket);
 }
 
@@ -122,6 +139,7 @@ size_t Pad::erase(size_t t, const int64_t* ids, size_t n) {
   for (const RowRef& row : refs(t, at, nullptr)) {
     uint32_t slot = Tile::NONE;
     if (index_[plane_[t]]->erase(&row.key, 1, &slot) == 0) continue;
+    if (population_) population_->erase(t, *tile.view().meta(slot));
     tile.shelf().give(slot);
     tile.count(-1);
   }
@@ -139,7 +157,11 @@ std::vector<int64_t> Pad::ids(size_t t) const {
     std::vector<std::pair<uint32_t, int64_t>> found;
     found.reserve(tile.rows());
     index_[plane_[t]]->for_each([&](uint64_t key, uint32_t slot) {
-      if (keys_[t].owns(key)) found.emplace_back(slot, static_cast<int64_t>(keys_[t].id(key)));
+      if (!keys_[t].owns(key)) return;
+      if (population_ && population_->reclaims(t) &&
+          population_->gone(t, key, [&] { return *tile.view().meta(slot); }))
+        return;
+      found.emplace_back(slot, static_cast<int64_t>(keys_[t].id(key)));
     });
     std::sort(found.begin(), found.end());
     for (const auto& row : found) ids.push_back(row.second);
@@ -152,8 +174,12 @@ std::vector<int64_t> Pad::ids(size_t t) const {
 
 // For callers that release what they hold before they plan.
 std::unique_ptr<Ticket> Pad::plan(const Request& request, bool train) {
+  return plan(request, train, train);
+}
+
+std::unique_ptr<Ticket> Pad::plan(const Request& request, bool train, bool counts) {
   for (;;) {
-    std::unique_ptr<Ticket> ticket = try_plan(request, train);
+    std::unique_ptr<Ticket> ticket = make_plan(request, train, counts);
     if (ticket) return ticket;
     if (tiers_->waits_for_release())
       throw BudgetError(

@@ -51,6 +51,7 @@ struct Arrays {
   Vector<bool> pooled;
   std::optional<Vector<float>> weights;
   Vector<bool> replies;
+  std::optional<Vector<float>> credits;
 
   void check() const {
     require_length(first, tile.size() + 1, "first");
@@ -58,6 +59,7 @@ struct Arrays {
     require_length(pooled, tile.size(), "pooled");
     require_length(replies, tile.size(), "replies");
     if (weights && weights->size() > 0) require_length(*weights, ids.size(), "weights");
+    if (credits) require_length(*credits, ids.size(), "credits");
   }
   Request request() const {
     const bool weighted = weights && weights->size() > 0;
@@ -66,7 +68,7 @@ struct Arrays {
             ids.data(),     first.data(),
             bags.data(),    lengths.data(),
             pooled.data(),  weighted ? weights->data() : nullptr,
-            replies.data()};
+            replies.data(), credits ? credits->data() : nullptr};
   }
 };
 
@@ -123,21 +125,29 @@ void bind_pad(nb::module_& m) {
           "__init__",
           [](TileSpec* spec, std::string name, uint32_t table, uint32_t dim, uint32_t column,
              int64_t rows, uint32_t bucket, uint32_t buckets, int dtype, OptimizerSpec optimizer,
-             int init, float scale, uint64_t seed) {
-            new (spec) TileSpec{std::move(name),
-                                table,
-                                dim,
-                                column,
-                                rows,
-                                bucket,
-                                buckets,
-                                static_cast<Dtype>(dtype),
-                                optimizer,
-                                Init{static_cast<InitKind>(init), scale},
-                                seed};
+             int init, float scale, uint64_t seed, int admission, double admit_probability,
+             uint32_t admit_count, uint64_t time_to_live, bool high_priority, bool absent_zeros) {
+            new (spec) TileSpec{
+                std::move(name),
+                table,
+                dim,
+                column,
+                rows,
+                bucket,
+                buckets,
+                static_cast<Dtype>(dtype),
+                optimizer,
+                Init{static_cast<InitKind>(init), scale},
+                seed,
+                {static_cast<AdmissionSpec::Kind>(admission), admit_probability, admit_count},
+                time_to_live,
+                high_priority,
+                absent_zeros};
           },
           nb::kw_only(), "name"_a, "table"_a, "dim"_a, "column"_a, "rows"_a, "bucket"_a,
-          "buckets"_a, "dtype"_a, "optimizer"_a, "init"_a, "scale"_a, "seed"_a)
+          "buckets"_a, "dtype"_a, "optimizer"_a, "init"_a, "scale"_a, "seed"_a, "admission"_a,
+          "admit_probability"_a, "admit_count"_a, "time_to_live"_a, "high_priority"_a,
+          "absent_zeros"_a)
       .def(
           "row_bytes",
           [](const TileSpec& spec) {
@@ -154,34 +164,50 @@ void bind_pad(nb::module_& m) {
       .def_ro("unique", &Ticket::unique, "Distinct rows that get a gradient (training).")
       .def_ro("new", &Ticket::born, "Rows that were born with this plan.")
       .def_ro("missing", &Ticket::missing,
-              "Ids without a row (reading): answered as newborn rows.");
+              "Ids without a row: they read as their table says, and train nothing.");
+
+  nb::class_<Policy>(m, "Policy", "What rows may take, and how those that go are chosen.")
+      .def(
+          "__init__",
+          [](Policy* policy, int ranking, double decay, uint32_t interval, uint64_t max_rows,
+             uint64_t max_bytes, double share, double free, size_t admission_bytes) {
+            new (policy) Policy{ranking >= 0,   static_cast<Ranking>(std::max(ranking, 0)),
+                                decay,          interval,
+                                max_rows,       max_bytes,
+                                share,          free,
+                                admission_bytes};
+          },
+          nb::kw_only(), "ranking"_a, "decay"_a, "interval"_a, "max_rows"_a, "max_bytes"_a,
+          "share"_a, "free"_a, "admission_bytes"_a);
 
   nb::class_<Arrays>(m, "Request", "The arrays of a request, checked against each other.")
       .def(
           "__init__",
           [](Arrays* arrays, Vector<int32_t> tile, Vector<int64_t> ids, Vector<int64_t> first,
              Vector<int64_t> bags, Vector<int32_t> lengths, Vector<bool> pooled,
-             std::optional<Vector<float>> weights, Vector<bool> replies) {
-            new (arrays) Arrays{tile, ids, first, bags, lengths, pooled, weights, replies};
+             std::optional<Vector<float>> weights, Vector<bool> replies,
+             std::optional<Vector<float>> credits) {
+            new (arrays) Arrays{tile, ids, first, bags, lengths, pooled, weights, replies, credits};
             arrays->check();
           },
           "tile"_a.noconvert(), "ids"_a.noconvert(), "first"_a.noconvert(), "bags"_a.noconvert(),
           "lengths"_a.noconvert(), "pooled"_a.noconvert(), "weights"_a.noconvert().none(),
-          "replies"_a.noconvert());
+          "replies"_a.noconvert(), "credits"_a.noconvert().none());
 
   nb::class_<Pad>(m, "Pad")
       .def(
           "__init__",
           [](Pad* pad, std::vector<TileSpec> tiles, Vector<uint64_t> key_base,
              Vector<uint32_t> key_bits, std::optional<size_t> budget, int threads, bool huge_pages,
-             HostTier* host, FileTier* file) {
+             const Policy& policy, HostTier* host, FileTier* file) {
             if (file != nullptr) file->charge_to([host](ptrdiff_t bytes) { host->charge(bytes); });
-            new (pad) Pad(std::move(tiles), key_ranges(key_base, key_bits),
-                          budget.value_or(Pool::UNLIMITED), threads, huge_pages, host, file);
+            new (pad)
+                Pad(std::move(tiles), key_ranges(key_base, key_bits),
+                    budget.value_or(Pool::UNLIMITED), threads, huge_pages, policy, host, file);
           },
           "tiles"_a, "key_base"_a, "key_bits"_a, "budget"_a.none(), "threads"_a, "huge_pages"_a,
-          "host"_a.none(), "file"_a.none(), nb::keep_alive<1, 8>(), nb::keep_alive<1, 9>(),
-          nb::keep_alive<9, 8>())
+          "policy"_a, "host"_a.none(), "file"_a.none(), nb::keep_alive<1, 9>(),
+          nb::keep_alive<1, 10>(), nb::keep_alive<10, 9>())
       .def(
           "plan",
           [](Pad& pad, const Arrays& arrays, bool train) {
@@ -245,7 +271,7 @@ void bind_pad(nb::module_& m) {
           "ticket"_a, "addresses"_a.noconvert(), "wire"_a)
       .def(
           "update",
-          [](Pad& pad, const Ticket& ticket, Vector<uint64_t> addresses, int wire, float lr,
+          [](Pad& pad, Ticket& ticket, Vector<uint64_t> addresses, int wire, float lr,
              uint64_t step) {
             nb::gil_scoped_release release;
             pad.update(ticket, addresses.data(), addresses.size(), static_cast<Dtype>(wire), lr,
@@ -273,6 +299,15 @@ void bind_pad(nb::module_& m) {
       .def("ids", &ids_of, "tile"_a)
       .def("tile_rows", &Pad::tile_rows, "tile"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("tile_bytes", &Pad::tile_bytes, "tile"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("set_window", &Pad::set_window, "batches"_a)
+      .def(
+          "tile_counts",
+          [](const Pad& pad, size_t tile) {
+            nb::gil_scoped_release release;
+            const Population::Counts c = pad.tile_counts(tile);
+            return std::tuple{c.admitted, c.refused, c.expired, c.reclaimed};
+          },
+          "tile"_a, "Admitted, refused, expired, reclaimed, since the start.")
       .def("record_bytes", &Pad::record_bytes, "tile"_a)
       .def_prop_ro("bytes", [](const Pad& pad) { return pad.pool().held(); })
       .def_prop_ro("huge_pages", [](const Pad& pad) { return pad.pool().huge_pages(); });

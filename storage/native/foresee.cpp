@@ -32,7 +32,6 @@ void Tiers::peek(Ticket& ticket, std::vector<Lookups>& planes) {
           to = room(part.tile);
           fetch.from_file.push_back({{part.tile, Shelf::NONE, nullptr}, key, to});
         } else {
-          ++ticket.missing;
           continue;
         }
         ticket.borrowed.emplace_back(part.first_id + (i - part.begin), to);

@@ -13,17 +13,15 @@ namespace {
 
 // A segment, ready for a loop. Arrays are those of the whole request.
 struct Reading {
-  const char* const* rows;  // null where a row is missing
+  const char* const* rows;
   size_t num_rows;
-  const uint64_t* ids;     // null when no row is missing
   const float* weights;    // or null
   const int64_t* offsets;  // pooled: of the segment's bags; else null
   size_t ids_begin;        // of the segment
-  const Tile* tile;
   uint32_t dim;
 };
 
-// D columns known to the compiler, or any number, and rows that may be missing (D = 0).
+// D columns known to the compiler, or any number (D = 0).
 template <class T, class Wire, int D>
 struct Gather {
   static constexpr int W = D % 16 == 0 ? 16 : 8;
@@ -32,7 +30,6 @@ struct Gather {
   const Reading r;
   const size_t dim = D > 0 ? D : r.dim;
   const size_t ahead = rows_ahead(dim * sizeof(T), READ_AHEAD);
-  std::vector<T> newborn = std::vector<T>(D > 0 ? 0 : dim);
   std::vector<float> sum = std::vector<float>(D > 0 ? 0 : dim);
 
   FF_INLINE void ask(size_t i) const {
@@ -45,12 +42,7 @@ struct Gather {
     for (const size_t end = i + ahead; i < end; ++i) ask(i);
   }
 
-  // The row, or what it would be born as.
-  FF_INLINE const T* row(size_t i) {
-    if (D > 0 || r.rows[i] != nullptr) return reinterpret_cast<const T*>(r.rows[i]);
-    r.tile->bear_weights(r.ids[i], newborn.data());
-    return newborn.data();
-  }
+  FF_INLINE const T* row(size_t i) const { return reinterpret_cast<const T*>(r.rows[i]); }
 
   void rows(size_t begin, size_t end, Wire* out) {
     start(r.ids_begin + begin);
@@ -128,7 +120,6 @@ Loop choose(Dtype dtype, Dtype wire, uint32_t dim) {
 
 void Pad::gather(const Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire) {
   check(ticket, segments);
-  const bool missing = ticket.missing > 0;
   parallel_for(threads_, ticket.replies.size(), 1, [&](size_t first, size_t last, int) {
     for (size_t share = first; share < last; ++share) {
       for (const Share& piece : ticket.replies[share]) {
@@ -137,14 +128,12 @@ void Pad::gather(const Ticket& ticket, const uint64_t* addresses, size_t segment
         const bool weighted = segment.pooled && !ticket.weights.empty();
         const Reading reading{ticket.rows_at.data(),
                               ticket.rows_at.size(),
-                              missing ? ticket.ids.data() : nullptr,
                               weighted ? ticket.weights.data() : nullptr,
                               segment.pooled ? ticket.offsets.data() + segment.first_bag : nullptr,
                               segment.id_begin,
-                              tiles_[segment.tile].get(),
                               spec.dim};
-        choose(spec.dtype, wire, missing ? 0 : spec.dim)(
-            reading, piece.begin, piece.end, reinterpret_cast<void*>(addresses[piece.part]));
+        choose(spec.dtype, wire, spec.dim)(reading, piece.begin, piece.end,
+                                           reinterpret_cast<void*>(addresses[piece.part]));
       }
     }
   });

@@ -58,7 +58,7 @@ void split(Run& run, const std::vector<uint32_t>& slots, int threads, std::vecto
       if (cut > cuts.back()) cuts.push_back(cut);
     }
   }
-  cuts.push_back(uint64_t{1} << 32);
+  cuts.push_back(Tile::NONE);  // ids without a row have no gradient
   for (size_t u = 0; u + 1 < cuts.size(); ++u)
     units.push_back({&run, cuts[u], cuts[u + 1], u == 0});
 }
@@ -72,7 +72,7 @@ struct Grouping {
   void sort(Unit& unit) {
     Item* out = items.data() + unit.begin;
     const uint32_t* const slots = ticket.slots.data();
-    const bool whole = unit.low == 0 && unit.high == uint64_t{1} << 32;
+    const bool whole = unit.low == 0 && unit.high == Tile::NONE && ticket.missing == 0;
     size_t count = 0;
     for (size_t i = unit.run->id_begin; i < unit.run->id_end; ++i) {
       if (!whole && (slots[i] < unit.low || slots[i] >= unit.high)) continue;
@@ -94,9 +94,11 @@ struct Grouping {
         ticket.group_at[group] = ticket.rows_at[i];
         ticket.group_first[group] = static_cast<uint32_t>(e);
         if (needs_id) ticket.group_id[group] = ticket.ids[i];
+        if (!ticket.credits.empty()) ticket.group_credit[group] = 0;
         ++group;
         last = slot;
       }
+      if (!ticket.credits.empty()) ticket.group_credit[group - 1] += ticket.credits[i];
       ticket.entries[e] = owner[i];
       if (!ticket.weights.empty()) ticket.entry_weight[e] = ticket.weights[i];
     }
@@ -128,6 +130,7 @@ void make_room(Ticket& ticket, size_t num_groups, size_t num_entries, bool with_
   ticket.group_id.resize(with_ids ? num_groups : 0);
   ticket.entries.resize(num_entries);
   ticket.entry_weight.resize(ticket.weights.empty() ? 0 : num_entries);
+  ticket.group_credit.resize(ticket.credits.empty() ? 0 : num_groups);
 }
 
 }  // namespace

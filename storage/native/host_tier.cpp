@@ -62,8 +62,8 @@ uint32_t HostTier::find(uint32_t tile, uint64_t key) const {
 }
 
 uint32_t HostTier::admit(uint32_t tile, uint64_t key, uint32_t stamp) {
-  uint32_t slot = shelf(tile).take(false);
-  while (slot == NONE && drop_oldest()) slot = shelf(tile).take(false);
+  uint32_t slot = shelf(tile).take();
+  while (slot == NONE && drop_oldest()) slot = shelf(tile).take();
   if (slot == NONE) {
     pressed_ = true;
     if (write_behind_ && waiting_ + writing_ > 0) return NONE;

@@ -111,6 +111,12 @@ class Index {
   template <class F>
   void for_each(F&& f) const;
 
+  // Entries of the array that may hold keys, and f(key, slot) for the keys of some of them, in the
+  // order of the array. A key that is moved while others come, by growth, moves up.
+  size_t extent() const { return end_; }
+  template <class F>
+  void for_part(size_t begin, size_t n, F&& f) const;
+
   // Forgets every key. All bytes() go back to the system, for the caller to refund before, and the
   // 4 KiB of an empty index are charged.
   void clear();
@@ -264,6 +270,15 @@ void Index::for_each(F&& f) const {
       f(bucket.key[way], bucket.slot[way]);
     }
   }
+}
+
+template <class F>
+void Index::for_part(size_t begin, size_t n, F&& f) const {
+  for (const Bucket *at = buckets() + begin, *const end = at + n; at < end; ++at)
+    for (unsigned ways = at->occupied; ways != 0; ways &= ways - 1) {
+      const int way = __builtin_ctz(ways);
+      f(at->key[way], at->slot[way]);
+    }
 }
 
 }  // namespace ff

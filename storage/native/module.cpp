@@ -3,6 +3,7 @@
 namespace ff {
 void bind_index(nanobind::module_& m);
 void bind_arithmetic(nanobind::module_& m);
+void bind_reclaim(nanobind::module_& m);
 void bind_pad(nanobind::module_& m);
 void bind_tier(nanobind::module_& m);
 void bind_file(nanobind::module_& m);
@@ -16,6 +17,7 @@ NB_MODULE(_native, m) {
   m.attr("ARCH") = FOURFOLD_ARCH;
   ff::bind_index(m);
   ff::bind_arithmetic(m);
+  ff::bind_reclaim(m);
   ff::bind_pad(m);
   ff::bind_tier(m);
   ff::bind_file(m);

@@ -16,6 +16,7 @@
 
 #include "group.h"
 #include "index.h"
+#include "population.h"
 #include "request.h"
 #include "tiers.h"
 #include "tile.h"
@@ -28,8 +29,9 @@ class Pad {
   // budget cannot hold even the bookkeeping.
   // With a host tier the pad is a window on it and, if there is one, on the file tier; both must
   // have been made for the same specs and keys, outlive the pad, and be left to it alone.
+  // `policy` says which ids get rows and which rows may be forgotten.
   Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget, int threads,
-      bool huge_pages, HostTier* host = nullptr, Tier* file = nullptr);
+      bool huge_pages, const Policy& policy, HostTier* host = nullptr, Tier* file = nullptr);
 
   // Null when there is no room until a ticket is released or rows are written back: then wait for
   // that and try again. BudgetError if the batch is too large for the pad.
@@ -37,6 +39,9 @@ class Pad {
   // The same for callers with nothing else to wait for: BudgetError if tickets hold the room.
   std::unique_ptr<Ticket> plan(const Request& request, bool train);
   void wait_for_room(double seconds);
+  // Training batches that may be planned and not released, the one being planned too. Rows that the
+  // last so many batches named are not forgotten.
+  void set_window(uint32_t batches);
   // A training batch that will be planned later, in this order.
   void foresee(const Request& request);
   void forget_foreseen();
@@ -45,13 +50,14 @@ class Pad {
   void gather(const Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire);
   // addresses (S,): where the gradient rows of each segment lie, one per reply row.
   // `step` counts from 1.
-  void update(const Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire,
-              float lr, uint64_t step);
+  void update(Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire, float lr,
+              uint64_t step);
   void release(Ticket& ticket);
 
   size_t num_tiles() const { return tiles_.size(); }
   size_t tile_rows(size_t tile) const;
   size_t tile_bytes(size_t tile) const;
+  Population::Counts tile_counts(size_t tile) const;
   const Pool& pool() const { return *pool_; }
   Tiers* tiers() { return tiers_.get(); }
   // Ends the threads that move rows. Nothing can be planned afterwards.
@@ -75,21 +81,58 @@ class Pad {
     uint32_t tile, slot;
     uint64_t id;
   };
+  struct Retired {  // a slot that serves again when readers planned by then are released
+    uint32_t reader, tile, slot;
+  };
+  struct Owner {  // of the keys from here on
+    uint64_t base;
+    uint32_t tile;
+  };
 
   void read_segments(const Request& request, Ticket& ticket) const;
   void make_runs(Ticket& ticket) const;
-  void resolve(const Request& request, Ticket& ticket);
+  // `counts`: whether this is a training batch, and not rows that are written by id.
+  std::unique_ptr<Ticket> plan(const Request& request, bool train, bool counts);
+  std::unique_ptr<Ticket> make_plan(const Request& request, bool train, bool counts);
+  void resolve(const Request& request, Ticket& ticket, bool counts);
   bool resolve_in_tiers(const Request& request, Ticket& ticket);
   void look_up(const Run& run, const int64_t* ids, std::vector<Lookups>& planes) const;
+  void copy_slots(Ticket& ticket) const;
   [[noreturn]] void refuse_batch(const std::vector<Lookups>& planes) const;
   void resolve_static(const Run& run, const int64_t* positions, Ticket& ticket);
-  void resolve_dynamic(size_t plane, const int64_t* ids, Ticket& ticket);
+  void insert(size_t plane, Lookups& lookups);
   void bear_newborns();
   void locate(Ticket& ticket) const;
+  void lend_absent(const Request& request, Ticket& ticket) const;
+
+  // reclaim.cpp
+  void populate(Ticket& ticket, bool counts);
+  void forget_gone(size_t plane, Lookups& lookups, bool erase);
+  void admit(Lookups& lookups);
+  void bury(size_t plane, uint32_t tile, uint64_t key);
+  void retire(uint32_t tile, uint64_t key, uint32_t slot);
+  void end_use(Ticket& ticket);
+  size_t reclaimable_room() const;
+  std::vector<size_t> rows_wanted() const;
+  size_t bytes_lacking(const std::vector<size_t>& rows, size_t times) const;
+  void make_room();
+  bool empty_blocks(size_t bytes);
+  size_t entries() const;
+  void start_sweep();
+  void sweep_on();
+  void sweep(size_t entries);
+  void sweep_part(size_t plane);
+  void move(size_t plane, uint32_t tile, uint64_t key, uint32_t slot);
+  uint32_t tile_of(size_t plane, uint64_t key) const;
+
+  void touch_rows(const Ticket& ticket, const Share& piece, const float* norms,
+                  std::vector<Touch>& touches) const;
   void keep_ids(const Request& request, Ticket& ticket) const;
   void share_replies(Ticket& ticket) const;
   void share_updates(Ticket& ticket) const;
   void check(const Ticket& ticket, size_t segments) const;
+  void know_owners();
+  Shelf& shelf_for(const TileSpec& spec, size_t limit);
   [[noreturn]] void refuse_id(size_t tile, int64_t id) const;
   std::unique_lock<std::mutex> settled() const;
   std::vector<RowRef> refs(size_t tile, const std::vector<int64_t>& positions, char* records) const;
@@ -98,20 +141,36 @@ class Pad {
 
   int threads_;
   std::unique_ptr<Pool> pool_;
+  std::vector<std::unique_ptr<Shelf>> shelves_;  // of dynamic tiles, by layout
+  std::vector<uint32_t> shelf_of_tile_;
   std::vector<std::unique_ptr<Tile>> tiles_;
   std::vector<KeyRange> keys_;
+  std::vector<char> zeros_;
   // Dynamic rows. Tiles of the same table have an index each, because they share its keys: the
   // first of each table is in plane 0, the second (other columns or bucket) in plane 1.
   std::vector<size_t> plane_;
   std::vector<std::unique_ptr<Index>> index_;
 
   mutable std::mutex mutex_;  // everything below, the index and the bookkeeping of tiles
-  std::vector<uint64_t> lookup_keys_;
-  std::vector<uint32_t> lookup_slots_;
   std::vector<Newborn> newborns_;
   std::vector<Lookups> planes_;
   GroupSpace group_space_;
   std::vector<Ticket> spares_;
+
+  std::unique_ptr<Population> population_;  // none: all ids get rows, which stay
+  std::vector<std::vector<Owner>> owners_;  // by plane, of dynamic tables
+  struct {
+    size_t plane = 0, entry = 0;
+  } sweep_at_;
+  size_t to_sweep_ = 0;  // entries of the index that the sweep has not seen
+  std::vector<std::pair<uint64_t, uint32_t>> seen_;  // keys and slots of the part being swept
+  std::vector<std::pair<uint64_t, size_t>>
+      unknown_;  // keys without a row, and where the batch has them
+  std::vector<char> record_;
+  std::set<uint32_t> readers_;  // tickets that only read, not released
+  uint32_t last_reader_ = 0;
+  Window read_;  // what they have named
+  std::deque<Retired> retired_;
 
   std::unique_ptr<Tiers> tiers_;  // none: all rows are here. Its threads end before the rest does
 };

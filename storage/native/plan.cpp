@@ -14,6 +14,17 @@ size_t block_limit(size_t budget, size_t parts) {
   return std::clamp(std::bit_floor(budget / (64 * parts) | 1), Pool::SMALLEST, Pool::LARGEST);
 }
 
+// How many kinds of rows dynamic tiles have.
+size_t dynamic_layouts(const std::vector<TileSpec>& specs) {
+  std::vector<RowLayout> known;
+  for (const TileSpec& spec : specs) {
+    const RowLayout layout = Tile::layout_of(spec);
+    const auto same = [&](const RowLayout& other) { return other.same_rows(layout); };
+    if (spec.dynamic() && std::none_of(known.begin(), known.end(), same)) known.push_back(layout);
+  }
+  return std::max<size_t>(1, known.size());
+}
+
 void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(std::string("Pad.plan: malformed request: ") + what);
 }
@@ -21,18 +32,20 @@ void require(bool holds, const char* what) {
 }  // namespace
 
 Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget, int threads,
-         bool huge_pages, HostTier* host, Tier* file)
+         bool huge_pages, const Policy& policy, HostTier* host, Tier* file)
     : threads_(threads),
       pool_(std::make_unique<Pool>(budget, huge_pages,
                                    host ? "storage.pad_bytes" : "storage.host_bytes")),
       keys_(std::move(keys)) {
   if (host != nullptr)
     tiers_ = std::make_unique<Tiers>(specs, keys_, *pool_, tiles_, *host, file, mutex_, threads_);
-  const size_t static_limit = block_limit(budget, 1);
+  const size_t limit = block_limit(budget, 1);
   const size_t dynamic_limit =
-      std::min(block_limit(budget, std::max<size_t>(1, specs.size())), Pool::LARGEST / 2);
+      std::min(block_limit(budget, dynamic_layouts(specs)), Pool::LARGEST / 2);
+  size_t longest = 0;
   for (size_t t = 0; t < specs.size(); ++t) {
-    TileSpec& spec = specs[t];
+    const TileSpec& spec = specs[t];
+    longest = std::max(longest, size_t{spec.dim} * bytes_of(spec.dtype));
     plane_.push_back(plane_of(specs, t));
     if (tiers_) {
       tiles_.push_back(std::make_unique<Tile>(spec, *pool_, tiers_->shelf_of(t)));
@@ -42,12 +55,51 @@ Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget,
       index_.push_back(std::make_unique<Index>(0, huge_pages, [this](size_t bytes) {
         pool_->charge(bytes, "the index of the dynamic tables");
       }));
-    const size_t limit = spec.dynamic() ? dynamic_limit : static_limit;
-    tiles_.push_back(std::make_unique<Tile>(spec, *pool_, limit));
+    shelf_of_tile_.push_back(0);
+    if (spec.dynamic())
+      tiles_.push_back(std::make_unique<Tile>(spec, *pool_, shelf_for(spec, dynamic_limit)));
+    else
+      tiles_.push_back(std::make_unique<Tile>(spec, *pool_, limit));
   }
+  zeros_.resize(longest);
+  if (!Population::needed(policy, specs)) return;
+  population_ = std::make_unique<Population>(policy, tiles_);
+  pool_->charge(population_->counter_bytes(), "the counters of admission");
+  know_owners();
+}
+
+// Key ranges of the dynamic tables, in order.
+void Pad::know_owners() {
+  owners_.resize(index_.size());
+  for (uint32_t t = 0; t < tiles_.size(); ++t)
+    if (tiles_[t]->indexed()) owners_[plane_[t]].push_back({keys_[t].base, t});
+  for (auto& owners : owners_)
+    std::sort(owners.begin(), owners.end(),
+              [](const Owner& a, const Owner& b) { return a.base < b.base; });
+}
+
+// The shelf that dynamic tiles with such rows share.
+Shelf& Pad::shelf_for(const TileSpec& spec, size_t limit) {
+  RowLayout layout = Tile::layout_of(spec);
+  size_t at = 0;
+  while (at < shelves_.size() && !shelves_[at]->layout().same_rows(layout)) ++at;
+  shelf_of_tile_.back() = static_cast<uint32_t>(at);
+  if (at < shelves_.size()) return *shelves_[at];
+  const size_t bytes = std::max(limit, std::bit_ceil(8 * layout.row_bytes()));
+  if (!layout.divide(std::clamp(bytes, Pool::SMALLEST, Pool::LARGEST)))
+    throw std::invalid_argument(spec.label() + ": a row of " + bytes_text(layout.row_bytes()) +
+                                " is larger than a block of " + bytes_text(Pool::LARGEST));
+  const uint64_t most =
+      std::min<uint64_t>(Shelf::nameable(layout), pool_->budget() / layout.block_bytes + 1);
+  shelves_.push_back(std::make_unique<Shelf>(layout, *pool_, "the dynamic tables", most));
+  return *shelves_.back();
 }
 
 std::unique_ptr<Ticket> Pad::try_plan(const Request& request, bool train) {
+  return make_plan(request, train, train);
+}
+
+std::unique_ptr<Ticket> Pad::make_plan(const Request& request, bool train, bool counts) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (tiers_) tiers_->check();
   auto ticket = std::make_unique<Ticket>();
@@ -61,12 +113,13 @@ std::unique_ptr<Ticket> Pad::try_plan(const Request& request, bool train) {
   read_segments(request, *ticket);
   make_runs(*ticket);
   if (!tiers_) {
-    resolve(request, *ticket);
+    resolve(request, *ticket, counts);
   } else if (!resolve_in_tiers(request, *ticket)) {
     spares_.push_back(std::move(*ticket));
     return nullptr;
   }
   keep_ids(request, *ticket);
+  if (ticket->missing > 0) lend_absent(request, *ticket);
   share_replies(*ticket);
   if (train) {
     std::vector<bool> needs_id;
@@ -79,6 +132,11 @@ std::unique_ptr<Ticket> Pad::try_plan(const Request& request, bool train) {
 
 void Pad::wait_for_room(double seconds) {
   if (tiers_) tiers_->wait_for_room(seconds);
+}
+
+void Pad::set_window(uint32_t batches) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (population_) population_->set_window(batches);
 }
 
 void Pad::foresee(const Request& request) {
@@ -111,6 +169,7 @@ void Pad::release(Ticket& ticket) {
   if (tiers_ && !ticket.train) tiers_->finish(ticket);  // nobody may write to what it lent
   std::lock_guard<std::mutex> lock(mutex_);
   if (tiers_) tiers_->release(ticket);
+  if (population_) end_use(ticket);
   spares_.push_back(std::move(ticket));
   ticket = Ticket{};
   ticket.released = true;
@@ -152,10 +211,12 @@ void Pad::read_segments(const Request& request, Ticket& ticket) const {
     ticket.segments.push_back(segment);
   }
   require(bag == request.num_lengths, "more lengths than pooled bags");
-  if (request.weights != nullptr)
-    ticket.weights.assign(request.weights, request.weights + request.num_ids);
-  else
-    ticket.weights.clear();
+  auto copy = [&](const float* from, std::vector<float>& to) {
+    to.assign(from, from == nullptr ? from : from + request.num_ids);
+  };
+  copy(request.weights, ticket.weights);
+  const bool credited = ticket.train && population_ && population_->by_credit();
+  copy(credited ? request.credits : nullptr, ticket.credits);
 }
 
 void Pad::make_runs(Ticket& ticket) const {
@@ -172,9 +233,9 @@ void Pad::make_runs(Ticket& ticket) const {
   }
 }
 
-// Ids of the tables, kept where a newborn answer or the noise of stochastic rounding needs them.
+// Ids of the tables, kept where the noise of stochastic rounding needs them.
 void Pad::keep_ids(const Request& request, Ticket& ticket) const {
-  bool needed = ticket.missing > 0;
+  bool needed = false;
   for (const Run& run : ticket.runs)
     needed |= ticket.train && tiles_[run.tile]->spec().dtype != Dtype::fp32;
   ticket.ids.resize(needed ? request.num_ids : 0);

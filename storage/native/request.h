@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "rows.h"
+
 namespace ff {
 
 // The arrays of a request as they come from the exchange. S segments, n ids, P pooled bags.
@@ -22,6 +24,7 @@ struct Request {
   const bool* pooled = nullptr;      // (S,)
   const float* weights = nullptr;    // (n,) or null
   const bool* replies = nullptr;     // (S,) false: no answer is wanted, only gradients come
+  const float* credits = nullptr;    // (n,) what an id's row deserves for being named; null: 1 each
 };
 
 struct Segment {
@@ -54,24 +57,36 @@ struct Entry {
   uint32_t row;  // reply row in the segment
 };
 
+// What a batch did to the metadata of a row.
+struct Touch {
+  uint32_t tile;
+  Meta before, after;
+};
+
 struct Ticket {
   bool train = false;
   bool released = false;
   size_t rows = 0;     // ids asked for
   size_t unique = 0;   // distinct rows with a gradient (training)
   size_t born = 0;     // rows that this plan created
-  size_t missing = 0;  // ids that have no row (reading only); they are answered as newborn rows
+  size_t missing = 0;  // ids that have no row; they read as their table says, and train nothing
 
   uint32_t number = 0;  // of the ticket, where there are tiers below the pad
   uint64_t fetch = 0;   // after this fetch its rows are in place
 
+  uint32_t batch = 0;   // number of the training batch, where rows can be reclaimed
+  uint16_t tick = 0;    // of the clock, when it was planned
+  uint32_t reader = 0;  // number of a ticket that only reads
+
   std::vector<Segment> segments;
   std::vector<Run> runs;
   std::vector<uint32_t> slots;   // (n,) Tile::NONE where missing
-  std::vector<char*> rows_at;    // (n,) the weights of each row, null where missing
+  std::vector<char*> rows_at;    // (n,) the weights of each row
   std::vector<uint64_t> ids;     // (n,) ids of the tables; empty when nobody will need them
   std::vector<int64_t> offsets;  // bags of the pooled segments
   std::vector<float> weights;    // (n,) or empty
+  std::vector<float> credits;    // (n,) or empty
+  std::vector<char> absent;      // what ids without a row read
 
   // Reading, with tiers below the pad: copies of rows that are not in it, and whose they are.
   std::vector<char> lent;
@@ -83,8 +98,10 @@ struct Ticket {
   std::vector<uint32_t> group_first;
   std::vector<Entry> entries;
   std::vector<float> entry_weight;  // empty without weights
+  std::vector<float> group_credit;  // empty without credits
 
   std::vector<std::vector<Share>> replies, updates;  // by worker
+  std::vector<std::vector<Touch>> touches;           // by worker, of the update
 };
 
 }  // namespace ff

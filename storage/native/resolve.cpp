@@ -13,20 +13,32 @@ constexpr size_t IDS_PER_THREAD = 16384;
 
 }  // namespace
 
-// Slots for all ids. Whatever happens, rows that were counted as born are written.
-void Pad::resolve(const Request& request, Ticket& ticket) {
+// Slots for all ids, for a batch that `counts` as training. Whatever happens, rows that were
+// counted as born are written.
+void Pad::resolve(const Request& request, Ticket& ticket, bool counts) {
   ticket.slots.resize(request.num_ids);
   ticket.missing = 0;
   newborns_.clear();
+  planes_.assign(index_.size(), {});
   try {
     for (const Run& run : ticket.runs)
-      if (!tiles_[run.tile]->indexed()) resolve_static(run, request.ids, ticket);
-    for (size_t plane = 0; plane < index_.size(); ++plane)
-      resolve_dynamic(plane, request.ids, ticket);
+      if (!tiles_[run.tile]->indexed())
+        resolve_static(run, request.ids, ticket);
+      else
+        look_up(run, request.ids, planes_);
+    for (size_t plane = 0; plane < index_.size(); ++plane) {
+      Lookups& lookups = planes_[plane];
+      index_[plane]->find(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(), threads_);
+    }
+    if (population_) populate(ticket, counts);
+    for (size_t plane = 0; plane < index_.size() && ticket.train; ++plane)
+      insert(plane, planes_[plane]);
   } catch (...) {
     bear_newborns();
+    if (population_) end_use(ticket);
     throw;
   }
+  copy_slots(ticket);
   ticket.born = newborns_.size();
   bear_newborns();
   locate(ticket);
@@ -46,13 +58,22 @@ bool Pad::resolve_in_tiers(const Request& request, Ticket& ticket) {
     if (room != Tiers::Room::enough) return false;
   }
   ticket.slots.resize(request.num_ids);
-  for (const Lookups& lookups : planes_)
-    for (const Lookups::Part& part : lookups.parts)
-      std::copy(lookups.slots.begin() + part.begin, lookups.slots.begin() + part.end,
-                ticket.slots.begin() + part.first_id);
+  copy_slots(ticket);
+  ticket.missing -= ticket.borrowed.size();
   locate(ticket);
   for (const auto& [id, record] : ticket.borrowed) ticket.rows_at[id] = record;
   return true;
+}
+
+void Pad::copy_slots(Ticket& ticket) const {
+  for (const Lookups& lookups : planes_)
+    for (const Lookups::Part& part : lookups.parts)
+      for (size_t i = part.begin; i < part.end; ++i) {
+        const uint32_t slot = lookups.slots[i];
+        const bool absent = slot >= Population::REFUSED;
+        ticket.slots[part.first_id + (i - part.begin)] = absent ? Tile::NONE : slot;
+        ticket.missing += absent;
+      }
 }
 
 // Adds the keys of a run to what is asked of its tile's plane.
@@ -98,6 +119,38 @@ void Pad::locate(Ticket& ticket) const {
   }
 }
 
+// Gives ids without a row what they read: zeros, or the row they would be born as.
+void Pad::lend_absent(const Request& request, Ticket& ticket) const {
+  struct Absent {
+    size_t id;
+    uint32_t tile;
+    size_t offset;
+  };
+  std::vector<Absent> newborns;
+  size_t bytes = 0;
+  for (Run& run : ticket.runs) {
+    const TileSpec& spec = tiles_[run.tile]->spec();
+    const size_t row = (size_t{spec.dim} * bytes_of(spec.dtype) + 63) / 64 * 64;
+    for (size_t i = run.id_begin; i < run.id_end; ++i) {
+      if (ticket.rows_at[i] != nullptr) continue;
+      run.distinct = false;  // ids that train nothing are left out when rows are grouped
+      ticket.rows_at[i] = const_cast<char*>(zeros_.data());
+      if (spec.absent_zeros) continue;
+      newborns.push_back({i, run.tile, bytes});
+      bytes += row;
+    }
+  }
+  ticket.absent.resize(bytes);
+  parallel_for(threads_, newborns.size(), BIRTHS_PER_THREAD, [&](size_t begin, size_t end, int) {
+    for (size_t n = begin; n < end; ++n) {
+      const Tile& tile = *tiles_[newborns[n].tile];
+      char* const row = ticket.absent.data() + newborns[n].offset;
+      tile.bear_weights(tile.id_of(static_cast<uint64_t>(request.ids[newborns[n].id])), row);
+      ticket.rows_at[newborns[n].id] = row;
+    }
+  });
+}
+
 void Pad::resolve_static(const Run& run, const int64_t* positions, Ticket& ticket) {
   Tile& tile = *tiles_[run.tile];
   const uint64_t rows = tile.positions();
@@ -120,54 +173,30 @@ void Pad::resolve_static(const Run& run, const int64_t* positions, Ticket& ticke
   }
 }
 
-void Pad::resolve_dynamic(size_t plane, const int64_t* ids, Ticket& ticket) {
-  auto here = [&](const Run& run) {
-    return tiles_[run.tile]->indexed() && plane_[run.tile] == plane;
+// Gives rows to the keys without a slot, in the order of the batch.
+void Pad::insert(size_t plane, Lookups& lookups) {
+  size_t part = 0;
+  auto new_slot = [&](size_t at) {
+    while (at >= lookups.parts[part].end) ++part;
+    const uint32_t t = lookups.parts[part].tile;
+    uint32_t slot = tiles_[t]->shelf().take();
+    if (slot == Tile::NONE) slot = tiles_[t]->shelf().take_for(tiles_[t]->spec().label());
+    tiles_[t]->count(+1);
+    newborns_.push_back({t, slot, keys_[t].id(lookups.keys[at])});
+    if (population_) population_->bear(t);
+    return slot;
   };
-  lookup_keys_.clear();
-  for (const Run& run : ticket.runs) {
-    if (!here(run)) continue;
-    const KeyRange range = keys_[run.tile];
-    for (size_t i = run.id_begin; i < run.id_end; ++i) {
-      if (!range.holds(static_cast<uint64_t>(ids[i]))) refuse_id(run.tile, ids[i]);
-      lookup_keys_.push_back(range.key(static_cast<uint64_t>(ids[i])));
-    }
-  }
-  lookup_slots_.resize(lookup_keys_.size());
-  if (ticket.train) {
-    // New keys come in the order of the batch, so the run they belong to only moves forward.
-    auto run = std::find_if(ticket.runs.begin(), ticket.runs.end(), here);
-    size_t run_begin = 0;
-    auto new_slot = [&](size_t at) {
-      while (at - run_begin >= run->id_end - run->id_begin) {
-        run_begin += run->id_end - run->id_begin;
-        run = std::find_if(run + 1, ticket.runs.end(), here);
-      }
-      const uint32_t slot = tiles_[run->tile]->shelf().take(true);
-      tiles_[run->tile]->count(+1);
-      newborns_.push_back({run->tile, slot, keys_[run->tile].id(lookup_keys_[at])});
-      return slot;
-    };
-    index_[plane]->find_or_insert(lookup_keys_.data(), lookup_slots_.data(), lookup_keys_.size(),
-                                  new_slot, threads_);
-  } else {
-    index_[plane]->find(lookup_keys_.data(), lookup_slots_.data(), lookup_keys_.size(), threads_);
-    ticket.missing += std::count(lookup_slots_.begin(), lookup_slots_.end(), Tile::NONE);
-  }
-  size_t at = 0;
-  for (const Run& run : ticket.runs) {
-    if (!here(run)) continue;
-    const size_t n = run.id_end - run.id_begin;
-    std::copy_n(lookup_slots_.begin() + at, n, ticket.slots.begin() + run.id_begin);
-    at += n;
-  }
+  index_[plane]->insert_missing(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(),
+                                new_slot);
 }
 
 void Pad::bear_newborns() {
+  const uint16_t now = population_ ? population_->now() : 0;
   parallel_for(threads_, newborns_.size(), BIRTHS_PER_THREAD, [&](size_t begin, size_t end, int) {
     for (size_t i = begin; i < end; ++i) {
       const auto& [tile, slot, id] = newborns_[i];
-      tiles_[tile]->bear(id, tiles_[tile]->view().weights(slot), slot);
+      const uint16_t time = population_ && population_->reclaims(tile) ? now : 0;
+      tiles_[tile]->bear(id, tiles_[tile]->view().weights(slot), slot, time);
     }
   });
   newborns_.clear();

@@ -54,6 +54,12 @@ struct RowLayout {
     return layout;
   }
 
+  // Whether rows are the same, however they are divided into blocks.
+  bool same_rows(const RowLayout& other) const {
+    return dim == other.dim && dtype == other.dtype && element_states == other.element_states &&
+           row_states == other.row_states;
+  }
+
   size_t row_bytes() const {
     return size_t{weight_stride} + state_stride + row_state_stride + sizeof(Meta);
   }
@@ -114,13 +120,10 @@ struct RowView {
   char* row_state(char* weights, uint32_t slot) const {
     return block_of(weights) + row_state_offset + size_t{slot & mask} * row_state_stride;
   }
-  char* meta(char* weights, uint32_t slot) const {
-    return block_of(weights) + meta_offset + size_t{slot & mask} * sizeof(Meta);
+  Meta* meta(char* weights, uint32_t slot) const {
+    return reinterpret_cast<Meta*>(block_of(weights) + meta_offset) + (slot & mask);
   }
-
-  char* meta(uint32_t slot) const {
-    return blocks[slot >> shift] + meta_offset + size_t{slot & mask} * sizeof(Meta);
-  }
+  Meta* meta(uint32_t slot) const { return meta(blocks[slot >> shift], slot); }
 
  private:
   char* block_of(char* weights) const {

@@ -43,8 +43,8 @@ double Shelf::set_aside(Pool& pool, const std::vector<RowLayout>& layouts, size_
   return left;
 }
 
-bool Shelf::take_block(uint32_t block, bool required) {
-  char* const memory = pool_.take(layout_.block_bytes, owner_, required);
+bool Shelf::take_block(uint32_t block, const std::string* owner) {
+  char* const memory = pool_.take(layout_.block_bytes, owner ? *owner : owner_, owner != nullptr);
   if (memory == nullptr) return false;
   directory()[block] = memory;
   ++blocks_;
@@ -56,7 +56,9 @@ void Shelf::leave_block(uint32_t block) {
   directory()[block] = nullptr;
   --blocks_;
   ++times_left_[block];
-  if (!leaving_.empty()) leaving_[block] = false;
+  if (leaving_.empty()) return;
+  open_blocks_ -= !leaving_[block];
+  leaving_[block] = false;
 }
 
 void Shelf::occupy(uint32_t slot) {
@@ -65,7 +67,7 @@ void Shelf::occupy(uint32_t slot) {
     live_.resize(max_blocks_);
     times_left_.resize(max_blocks_);
   }
-  if (!held(block)) take_block(block, true);
+  if (!held(block)) take_block(block, &owner_);
   ++live_[block];
   ++rows_;
 }
@@ -76,7 +78,7 @@ void Shelf::vacate(uint32_t slot) {
   if (--live_[block] == 0) leave_block(block);
 }
 
-uint32_t Shelf::take(bool required) {
+uint32_t Shelf::take(const std::string* owner) {
   while (!free_.empty()) {
     const Free last = free_.back();
     free_.pop_back();
@@ -84,23 +86,25 @@ uint32_t Shelf::take(bool required) {
     if (last.times_left != times_left_[block]) continue;
     ++live_[block];
     ++rows_;
+    ++open_rows_;
     return last.slot;
   }
-  if ((filling_ == NONE || filled_ == layout_.rows) && !start_block(required)) return NONE;
+  if ((filling_ == NONE || filled_ == layout_.rows) && !start_block(owner)) return NONE;
   ++live_[filling_];
   ++rows_;
+  ++open_rows_;
   return filling_ << layout_.shift | filled_++;
 }
 
-bool Shelf::start_block(bool required) {
+bool Shelf::start_block(const std::string* owner) {
   const uint32_t block = empty_.empty() ? static_cast<uint32_t>(live_.size()) : empty_.back();
   if (block >= max_blocks_) {
-    if (!required) return false;
+    if (owner == nullptr) return false;
     throw BudgetError(
-        owner_ + " holds " + std::to_string(rows_) +
+        *owner + " holds " + std::to_string(rows_) +
         " rows, the most that one tile can name; cut the table into more row buckets");
   }
-  if (!take_block(block, required)) return false;
+  if (!take_block(block, owner)) return false;
   if (!empty_.empty()) {
     empty_.pop_back();
   } else {
@@ -110,12 +114,14 @@ bool Shelf::start_block(bool required) {
   }
   filling_ = block;
   filled_ = 0;
+  ++open_blocks_;
   return true;
 }
 
 void Shelf::give(uint32_t slot) {
   const uint32_t block = slot >> layout_.shift;
   --rows_;
+  open_rows_ -= !leaving_[block];
   if (--live_[block] == 0) {
     if (block == filling_) filling_ = NONE;
     leave_block(block);
@@ -143,6 +149,8 @@ std::vector<uint32_t> Shelf::empty_out(size_t bytes) {
   for (size_t i = 0; i < more; ++i) {
     chosen.push_back(by_rows[i].second);
     leaving_[chosen.back()] = true;
+    --open_blocks_;
+    open_rows_ -= live_[chosen.back()];
     ++times_left_[chosen.back()];  // its free slots count no more
   }
   return chosen;

@@ -43,10 +43,14 @@ class Shelf {
   static double set_aside(Pool& pool, const std::vector<RowLayout>& layouts, size_t side_bytes,
                           size_t bytes_per_row, const std::string& owner);
 
-  // A slot for a new row. When memory is out: NONE, or BudgetError if it is `required`.
-  uint32_t take(bool required);
+  // A slot for a new row, NONE when memory is out.
+  uint32_t take() { return take(nullptr); }
+  // The same; BudgetError when memory is out, which names the `owner` of the row.
+  uint32_t take_for(const std::string& owner) { return take(&owner); }
   // Whether take() needs no new block.
   bool has_room() const { return !free_.empty() || (filling_ != NONE && filled_ < layout_.rows); }
+  // How many times take() needs no new block.
+  size_t vacant() const { return open_blocks_ * layout_.rows - open_rows_; }
   // Takes a row back. The slot that was given last is taken first: what lies beside it is in cache.
   void give(uint32_t slot);
 
@@ -75,8 +79,9 @@ class Shelf {
     uint32_t slot, times_left;
   };
 
-  bool start_block(bool required);
-  bool take_block(uint32_t block, bool required);
+  uint32_t take(const std::string* owner);
+  bool start_block(const std::string* owner);
+  bool take_block(uint32_t block, const std::string* owner);
   void leave_block(uint32_t block);
   void forget_left();
 
@@ -87,8 +92,9 @@ class Shelf {
   Mapping directory_;  // address of every block; address space for all, so it never moves
   Mapping side_;
   size_t rows_ = 0, blocks_ = 0;
-  std::vector<uint32_t> live_;  // rows in each block
-  std::vector<bool> leaving_;   // blocks that are being emptied
+  std::vector<uint32_t> live_;              // rows in each block
+  std::vector<bool> leaving_;               // blocks that are being emptied
+  size_t open_blocks_ = 0, open_rows_ = 0;  // the other blocks
 
   // Where new rows go.
   std::vector<Free> free_;            // slots given back, and some whose block has left since

@@ -162,7 +162,7 @@ void Tiers::insert(size_t plane, Lookups& lookups, Fetch& fetch) {
 uint32_t Tiers::slot_for(uint32_t tile, Fetch& fetch) {
   Residents& residents = residents_of(tile);
   uint32_t slot = Shelf::NONE;
-  if (residents.shelf().has_room() || !no_blocks_) slot = residents.shelf().take(false);
+  if (residents.shelf().has_room() || !no_blocks_) slot = residents.shelf().take();
   if (slot != Shelf::NONE) return slot;
   no_blocks_ = true;
   slot = residents.victim(held_from(), planned_ + 1, [&](const Resident& row) FF_ALWAYS {
@@ -177,7 +177,7 @@ uint32_t Tiers::slot_for(uint32_t tile, Fetch& fetch) {
     if (s == shelf_of_tile_[tile]) continue;
     for (const uint32_t block : residents_[s].idle_blocks(held_from())) {
       clear_block(s, block, fetch);
-      if ((slot = residents.shelf().take(false)) != Shelf::NONE) return slot;
+      if ((slot = residents.shelf().take()) != Shelf::NONE) return slot;
     }
   }
   throw NoRoom{Room::pad_full, shelf_of_tile_[tile]};

@@ -132,11 +132,11 @@ void Tile::bear_weights(uint64_t id, void* weights) const {
   });
 }
 
-void Tile::bear(uint64_t id, char* weights, uint32_t slot) const {
+void Tile::bear(uint64_t id, char* weights, uint32_t slot, uint16_t time) const {
   const RowView rows = view();
   bear_weights(id, weights);
   bear_state(rows.state(weights, slot), rows.row_state(weights, slot));
-  memset(rows.meta(weights, slot), 0, sizeof(Meta));
+  *rows.meta(weights, slot) = {time, 0};
 }
 
 void Tile::bear_record(uint64_t id, char* record) const {

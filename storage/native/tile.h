@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "admission.h"
 #include "errors.h"
 #include "hash.h"
 #include "init.h"
@@ -37,6 +38,12 @@ struct TileSpec {
   OptimizerSpec optimizer;
   Init init;
   uint64_t seed = 0;
+
+  // Who gets a row, and who may lose it (population.h).
+  AdmissionSpec admission;
+  uint64_t time_to_live = 0;   // training batches; 0: for ever
+  bool high_priority = false;  // never lost for its score
+  bool absent_zeros = false;   // an id without a row reads as zeros, else as it would be born
 
   bool dynamic() const { return rows < 0; }
   std::string label() const;  // "table 'user' (bucket 1 of 4, columns 0:64)"
@@ -71,7 +78,8 @@ class Tile {
   const RowLayout& layout() const { return shelf_->layout(); }
   uint64_t positions() const { return positions_; }  // of a static tile
   size_t rows() const { return rows_; }              // born
-  size_t bytes() const { return shelf_->bytes(); }
+  // Of its shelf; where tiles share one, what its rows take there.
+  size_t bytes() const { return own_ ? own_->bytes() : rows_ * layout().row_bytes(); }
   Shelf& shelf() const { return *shelf_; }
   RowView view() const { return shelf_->view(); }
 
@@ -106,7 +114,7 @@ class Tile {
   void count(int64_t more) { rows_ += more; }
 
   // Writes first weights, state and metadata of the row, whose weights lie at `weights`.
-  void bear(uint64_t id, char* weights, uint32_t slot) const;
+  void bear(uint64_t id, char* weights, uint32_t slot, uint16_t time = 0) const;
   // First weights of a row, (dim,) of the tile's dtype.
   void bear_weights(uint64_t id, void* weights) const;
   // The whole row without gaps, as Pad::read gives it.

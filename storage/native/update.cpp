@@ -14,6 +14,8 @@
 namespace ff {
 namespace {
 
+constexpr float GRADIENT_ONE = 0x1p20f;  // credit of a gradient of norm 1: most are far smaller
+
 // A share of a run's groups, ready for a loop.
 struct Writing {
   RowView rows;
@@ -27,7 +29,8 @@ struct Writing {
   const Gradients* gradients;
   GradientOf gradient_of;
   const float*
-      direct;  // gradient rows as they lie, by group, if nothing has to be computed; or null
+      direct;    // gradient rows as they lie, by group, if nothing has to be computed; or null
+  float* norms;  // of the gradients go here, or null
 };
 
 template <class Optimizer, class T, int D>
@@ -107,6 +110,9 @@ struct Update {
                            ? u.direct + (first + i) * dim
                            : u.gradient_of(*u.gradients, first + i, space.data() + i * dim);
       for (size_t i = 0; i < n; ++i) scales[i] = scale_of(u, optimizer, first + i, gradients[i]);
+      for (size_t i = 0; i < n && u.norms != nullptr; ++i)
+        u.norms[first - u.begin + i] =
+            GRADIENT_ONE * std::sqrt(mean_square(gradients[i], dim) * dim);
       for (size_t i = 0; i < n; ++i) {
         ask(u, first + i + ahead);
         if (u.direct != nullptr) ask_ahead(gradients[i], dim);
@@ -172,18 +178,46 @@ Stepper stepper_of(const TileSpec& spec, float lr, uint64_t step) {
 
 }  // namespace
 
-void Pad::update(const Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire,
-                 float lr, uint64_t step) {
+// What the batch says of its rows' worth.
+void Pad::touch_rows(const Ticket& ticket, const Share& piece, const float* norms,
+                     std::vector<Touch>& touches) const {
+  constexpr size_t AHEAD = 16;
+  const Run& run = ticket.runs[piece.part];
+  const RowView view = tiles_[run.tile]->view();
+  char* const* const at = (run.distinct ? ticket.rows_at : ticket.group_at).data();
+  const uint32_t* const slots = (run.distinct ? ticket.slots : ticket.group_slot).data();
+  const bool counted = !ticket.credits.empty();
+  auto credit = [&](size_t group) {
+    if (norms != nullptr) return norms[group - piece.begin];
+    if (run.distinct) return counted ? ticket.credits[group] : 1.0f;
+    if (counted) return ticket.group_credit[group];
+    return static_cast<float>(ticket.group_first[group + 1] - ticket.group_first[group]);
+  };
+  for (size_t group = piece.begin; group < piece.end; ++group) {
+    const size_t ahead = std::min(group + AHEAD, piece.end - 1);
+    __builtin_prefetch(view.meta(at[ahead], slots[ahead]), 1);
+    Meta& meta = *view.meta(at[group], slots[group]);
+    touches.push_back(population_->touch(ticket, run.tile, meta, credit(group)));
+  }
+}
+
+void Pad::update(Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire, float lr,
+                 uint64_t step) {
   check(ticket, segments);
   if (!ticket.train)
     throw std::invalid_argument("Pad.update: this ticket was planned with train=False");
   std::vector<Stepper> steppers;
   for (const Run& run : ticket.runs)
     steppers.push_back(stepper_of(tiles_[run.tile]->spec(), lr, step));
+  ticket.touches.resize(population_ ? ticket.updates.size() : 0);
   parallel_for(threads_, ticket.updates.size(), 1, [&](size_t first, size_t last, int) {
+    std::vector<float> norms;
     for (size_t share = first; share < last; ++share) {
       for (const Share& piece : ticket.updates[share]) {
         const Run& run = ticket.runs[piece.part];
+        const bool touched = population_ && population_->reclaims(run.tile);
+        const bool measured = touched && population_->by_gradient();
+        if (measured) norms.resize(piece.end - piece.begin);
         const Tile& tile = *tiles_[run.tile];
         const TileSpec& spec = tile.spec();
         const Gradients gradients{
@@ -208,8 +242,11 @@ void Pad::update(const Ticket& ticket, const uint64_t* addresses, size_t segment
                               run.group_end,
                               &gradients,
                               choose_gradient(wire, spec.dim),
-                              direct ? reinterpret_cast<const float*>(gradients.start) : nullptr};
+                              direct ? reinterpret_cast<const float*>(gradients.start) : nullptr,
+                              measured ? norms.data() : nullptr};
         steppers[piece.part].loop(writing, steppers[piece.part].parameters);
+        if (touched)
+          touch_rows(ticket, piece, measured ? norms.data() : nullptr, ticket.touches[share]);
       }
     }
   });

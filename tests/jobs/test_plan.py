@@ -48,6 +48,9 @@ COMMAND = ("from fourfold.launch.cli import main; import sys; code = main(sys.ar
            " print('mpi4py.MPI' in sys.modules, file=sys.stderr); sys.exit(code)")  # fmt: skip
 
 
+FORGETFUL = ("--ranks", "2", "--table.user.rows=none")
+
+
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "job.toml").write_text(JOB)
@@ -150,6 +153,18 @@ def test_it_shows_what_every_tier_holds(fourfold: Callable[..., str]) -> None:
         (
             ("--ranks", "2", "--placement.default={ row = 2 }"),
             r"nearest valid key: placement\.default\.rows",
+        ),
+        (
+            (*FORGETFUL, "--reclaim.by=kraken", "--placement.tables.user={ replicas = -1 }"),
+            r"table 'user': .*reclaim.by = .kraken.* set placement\.tables\.user\.replicas = 1",
+        ),
+        (
+            (*FORGETFUL, "--table.user.time_to_live=3"),
+            "time_to_live = 3 has no use while reclaim.by",
+        ),
+        (
+            ("--ranks", "2", "--table.user.admission=bloom"),
+            "table 'user': admission is for dynamic",
         ),
     ],
 )

@@ -42,6 +42,10 @@ class NarrowPad:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
+    def plan_ahead(self, batches: int) -> None:
+        if self.inner is not None:
+            self.inner.plan_ahead(batches)
+
     def foresee(self, request: Any) -> None:
         self._foreseen += 1
         self.told.append(("foresee", self._foreseen))
@@ -92,7 +96,10 @@ class LoneExchange:
     routed: int = 0
     allowed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(1000))
 
-    def route(self, ids: Any, offsets: Any, weights: Any, batch: int, live: bool = True) -> Any:
+    def route(
+        self, ids: Any, offsets: Any, weights: Any, batch: int, credits: Any = None,
+        live: bool = True,
+    ) -> Any:  # fmt: skip
         self.allowed.acquire()
         self.routed += 1
         if self.routed == self.fails:

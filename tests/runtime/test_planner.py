@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
@@ -164,6 +165,14 @@ def test_a_tiny_table_asked_by_many_is_data_parallel() -> None:
     made = make([TableLoad(name="constant", dim=16, rows=1, reply="pooled")], 64)
 
     assert [tile.ranks for tile in made.placement.tiles] == [tuple(range(64))]
+
+
+def test_a_table_that_may_not_be_copied_is_not() -> None:
+    tiny = TableLoad(name="constant", dim=16, expected_rows=1, reply="pooled")
+    alone = dataclasses.replace(tiny, copies=False)
+
+    assert [len(tile.ranks) for tile in make([tiny], 64).placement.tiles] == [64]
+    assert {len(tile.ranks) for tile in make([alone], 64).placement.tiles} == {1}
 
 
 def test_more_ranks_than_tables_and_rows() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from fourfold.runtime import (
 )
 from fourfold.runtime.errors import ConfigError, Error
 from fourfold.runtime.gradients import GradientBuckets
+from fourfold.storage import Pad, ReclaimConfig
 
 
 class Scores(nn.Module):
@@ -49,9 +52,14 @@ class Batches:
         return self._left.pop(0) if self._left else None
 
 
-def make(table: TableConfig | None = None, **config) -> Trainer:
+def make(
+    table: TableConfig | None = None, reclaim: ReclaimConfig | None = None, **config
+) -> Trainer:
     bags = embedding_bags(
-        [table or TableConfig(name="id", dim=4)], MPI.COMM_WORLD, embedding=EmbeddingConfig(dim=4)
+        [table or TableConfig(name="id", dim=4)],
+        MPI.COMM_WORLD,
+        embedding=EmbeddingConfig(dim=4),
+        reclaim=reclaim,
     )
     return Trainer(Scores(), bags, TrainConfig(**config), embedding_lr=0.5)
 
@@ -78,6 +86,39 @@ def test_evaluation_leaves_no_rows_behind() -> None:
     trainer.evaluate(Batches(batch_of([1, 2, 3], [0, 1, 0])))
 
     assert trainer.bags.pad.rows == 0
+    trainer.bags.close()
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("lookahead", [0, 2])
+@pytest.mark.parametrize("reply", ["rows", "pooled"])
+def test_owners_are_told_what_training_samples_count_for(
+    reply, lookahead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a rank has no samples; evaluation counts for nothing."""
+    comm, told = MPI.COMM_WORLD, {True: Counter(), False: Counter()}
+    real = Pad.try_plan
+
+    def try_plan(pad, request, train):
+        credits = [] if request.credits is None else request.credits.tolist()
+        for key, credit in zip(request.ids.tolist(), credits, strict=bool(credits)):
+            told[train][key] += credit
+        return real(pad, request, train)
+
+    monkeypatch.setattr(Pad, "try_plan", try_plan)
+    reclaim = ReclaimConfig(by="kraken", positive_weight=3.0)
+    trainer = make(TableConfig(name="id", dim=4, reply=reply), reclaim, lookahead=lookahead)
+    batch = batch_of(np.array([1, 2, 1, 3]) + 10 * comm.rank, [1, 0, 0, 1])
+    steps = 2 if comm.rank == 0 else 1
+    assert len(list(trainer.steps(Batches(*[batch] * steps)))) == 2
+    trainer.evaluate(Batches(batch))
+
+    for train, want in ((True, {1: 4.0, 2: 1.0, 3: 3.0}), (False, {})):
+        expected = Counter()
+        for rank in range(comm.size):
+            for key, credit in want.items():
+                expected[key + 10 * rank] = credit * (2 if rank == 0 else 1)
+        assert sum(comm.allgather(told[train]), Counter()) == expected
     trainer.bags.close()
 
 

@@ -1,0 +1,137 @@
+// Which ids get a row, and which rows may be forgotten: admission and reclamation after Kraken
+// (Xie et al., SC'20, sec. III).
+//
+// Everything is decided when a training batch is planned, in the order of the batches, from what is
+// known at that moment whatever the timing: so the same job forgets the same rows. Scores change
+// when a batch trains; what it changed is taken into account a fixed number of batches later, when
+// it must have trained. Rows that a batch in between named are in the window and stay.
+//
+// Under the pad's mutex, except touch().
+#pragma once
+
+#include <map>
+#include <set>
+#include <vector>
+
+#include "admission.h"
+#include "clock.h"
+#include "reclaimer.h"
+#include "request.h"
+#include "tile.h"
+#include "window.h"
+
+namespace ff {
+
+// What a rank's rows may take, and how those that go are chosen. 0: no limit.
+struct Policy {
+  bool reclaims = false;
+  Ranking ranking = Ranking::score;
+  double decay = 0;        // share of its score that a row loses per interval
+  uint32_t interval = 1;   // training batches
+  uint64_t max_rows = 0;   // of tables that can be reclaimed
+  uint64_t max_bytes = 0;  // of those rows
+  double share = 1;        // of the memory that they can have
+  double free = 0.1;       // of the limit, taken back at a time
+  size_t admission_bytes = 0;
+};
+
+class Population {
+ public:
+  static constexpr uint32_t REFUSED = Tile::NONE - 1;  // in place of a slot
+
+  // What became of a tile's ids, since the start.
+  struct Counts {
+    uint64_t admitted = 0, refused = 0;   // ids without a row that a batch named
+    uint64_t expired = 0, reclaimed = 0;  // rows past their time to live; others that were let go
+  };
+
+  // Whether any id can be refused or any row forgotten.
+  static bool needed(const Policy& policy, const std::vector<TileSpec>& specs);
+  Population(const Policy& policy, const std::vector<std::unique_ptr<Tile>>& tiles);
+
+  // Whether rows of the tile can be reclaimed: then their metadata is kept.
+  bool reclaims(size_t tile) const { return class_of_[tile] != NO_CLASS; }
+  // Whether its ids can be refused.
+  bool filters(size_t tile) const { return filters_[tile]; }
+  bool by_gradient() const { return policy_.ranking == Ranking::importance; }
+  bool by_credit() const { return policy_.ranking == Ranking::score; }
+  // What a row takes: its part of a block.
+  size_t cost(size_t tile) const { return cost_[tile]; }
+  size_t counter_bytes() const { return admission_.bytes(); }
+  // Rows that can be reclaimed and live, and what they take.
+  size_t rows() const;
+  size_t bytes() const { return static_cast<size_t>(reclaimer_.bytes()); }
+
+  // So many batches may be planned and not released, the one being planned too.
+  void set_window(uint32_t batches) { batches_ = batches; }
+  // A training batch is being planned, which names `keys` keys. `room`: bytes that rows which can
+  // be reclaimed may have by now, 0 without limit. May condemn rows.
+  void begin_batch(Ticket& ticket, size_t keys, size_t room);
+  // The batch is released, or could not be planned.
+  void end_batch(Ticket& ticket);
+  // Condemns rows of so many bytes (fewer if there are no more); says how many.
+  size_t condemn(size_t bytes);
+  // Whether rows may be there that are gone and that no sweep has seen.
+  bool clean() const { return reclaimer_.clean(); }
+  void sweep_began() { reclaimer_.sweep_began(); }
+  void sweep_ended() { reclaimer_.sweep_ended(); }
+  // How many of the index's entries a sweep should look at now so that it ends in time.
+  size_t share_of_sweep(size_t entries) const;
+
+  // Whether a row counts as gone; metadata is looked at only outside the window.
+  template <class MetaOf>
+  bool gone(size_t tile, uint64_t key, MetaOf&& meta_of) const {
+    return !window_.holds(key, since_) && reclaimer_.dead(class_of_[tile], meta_of());
+  }
+  bool in_window(uint64_t key) const { return window_.holds(key, since_); }
+  void enter_window(uint64_t key) { window_.enter(key); }
+  FF_INLINE void ask_window(uint64_t key) const { window_.ask(key); }
+  FF_INLINE void ask_admission(size_t tile, uint64_t key) const {
+    admission_.ask(static_cast<uint32_t>(tile), key);
+  }
+  bool admit(size_t tile, uint64_t key, uint32_t sightings);
+  uint16_t now() const { return clock_.now(); }
+
+  // A row is born; one that is gone is taken away; the user erases one, or writes one.
+  void bear(size_t tile);
+  void bury(size_t tile, Meta meta);
+  void erase(size_t tile, Meta meta);
+  Meta write(size_t tile, Meta before, Meta after);
+
+  // Without the mutex: the batch trained a row, for such a credit.
+  Touch touch(const Ticket& ticket, size_t tile, Meta& meta, float credit) const;
+
+  const Counts& counts(size_t tile) const { return counts_[tile]; }
+
+ private:
+  static constexpr uint32_t NO_CLASS = ~uint32_t{0};
+  using Touches = std::vector<std::vector<Touch>>;
+
+  std::vector<RowClass> sort_into_classes(const std::vector<std::unique_ptr<Tile>>& tiles);
+  void fold(uint32_t before);
+  void fold(const Touches& touches);
+  size_t excess(size_t room) const;
+
+  Policy policy_;
+  std::vector<uint32_t> class_of_;  // by tile
+  std::vector<RowClass> classes_;
+  std::vector<size_t> cost_;  // by tile
+  std::vector<bool> filters_;
+  Decay decay_;
+  Clock clock_;
+  Reclaimer reclaimer_;
+  Admission admission_;
+  Window window_;
+
+  uint32_t batches_ = 1;                 // in the window
+  uint32_t batch_ = 0;                   // number of the last training batch
+  uint32_t since_ = 1;                   // batches from here on are in the window
+  std::set<uint32_t> outstanding_;       // batches planned and not released
+  std::map<uint32_t, Touches> trained_;  // batches released, and what they did to their rows
+  size_t born_since_tick_ = 0;           // bytes
+  size_t born_ = 0, born_before_ = 0;    // bytes, of this batch and the one before
+  size_t condemned_ = 0;                 // bytes, the last time
+  std::vector<Counts> counts_;
+};
+
+}  // namespace ff

@@ -1,0 +1,269 @@
+// The part of the pad that forgets rows, when all of them are in one tier.
+//
+// Rows that are condemned count as gone at once. Their memory is taken back by a sweep over the
+// index, some entries with every batch that is planned, and whenever a new row finds no room.
+#include <algorithm>
+
+#include "errors.h"
+#include "pad.h"
+#include "record.h"
+
+namespace ff {
+namespace {
+
+constexpr size_t AHEAD = 16;
+constexpr size_t PART = 256;        // entries of the index looked at together
+constexpr size_t BATCHES = 8;       // for which room is kept on every shelf
+constexpr double INDEX_BYTES = 27;  // of a key, at most (index.h)
+constexpr size_t ATTEMPTS = 16;
+constexpr size_t EVERYTHING = ~size_t{0};
+
+}  // namespace
+
+// Which of the batch's rows are gone, and which of its ids get one; room for those.
+void Pad::populate(Ticket& ticket, bool counts) {
+  size_t keys = 0;
+  for (const Lookups& lookups : planes_) keys += lookups.keys.size();
+  if (counts) population_->begin_batch(ticket, keys, reclaimable_room());
+  if (!ticket.train) {
+    readers_.insert(ticket.reader = ++last_reader_);
+    read_.begin(last_reader_, keys, readers_.size());
+  }
+  for (size_t plane = 0; plane < planes_.size(); ++plane)
+    forget_gone(plane, planes_[plane], ticket.train);
+  if (!ticket.train) return;
+  for (Lookups& lookups : planes_)
+    if (counts) admit(lookups);
+  sweep_on();
+  make_room();
+  ticket.tick = population_->now();  // whoever was condemned until now was so before this batch
+}
+
+// Erases the rows of the batch that are gone: their ids are new ones then. A reader finds none.
+void Pad::forget_gone(size_t plane, Lookups& lookups, bool erase) {
+  for (const Lookups::Part& part : lookups.parts) {
+    if (!population_->reclaims(part.tile)) continue;
+    const RowView view = tiles_[part.tile]->view();
+    for (size_t i = part.begin; i < part.end + AHEAD; ++i) {
+      if (i < part.end) {
+        population_->ask_window(lookups.keys[i]);
+        if (lookups.slots[i] != Tile::NONE) __builtin_prefetch(view.meta(lookups.slots[i]));
+      }
+      if (i < part.begin + AHEAD) continue;
+      const uint64_t key = lookups.keys[i - AHEAD];
+      uint32_t& slot = lookups.slots[i - AHEAD];
+      const bool gone =
+          slot != Tile::NONE && population_->gone(part.tile, key, [&] { return *view.meta(slot); });
+      if (gone && erase) bury(plane, part.tile, key);
+      if (gone) slot = Tile::NONE;
+    }
+  }
+  for (const Lookups::Part& part : lookups.parts)
+    for (size_t i = part.begin; i < part.end; ++i)
+      if (erase)
+        population_->enter_window(lookups.keys[i]);
+      else
+        read_.enter(lookups.keys[i]);
+}
+
+// Asks for each id without a row, once for all times that the batch names it.
+void Pad::admit(Lookups& lookups) {
+  for (const Lookups::Part& part : lookups.parts) {
+    if (!population_->filters(part.tile)) continue;
+    unknown_.clear();
+    for (size_t i = part.begin; i < part.end; ++i)
+      if (lookups.slots[i] == Tile::NONE) unknown_.emplace_back(lookups.keys[i], i);
+    std::sort(unknown_.begin(), unknown_.end());
+    const size_t n = unknown_.size();
+    for (size_t i = 0, end; i < n; i = end) {
+      const uint64_t key = unknown_[i].first;
+      population_->ask_admission(part.tile, unknown_[std::min(i + AHEAD, n - 1)].first);
+      for (end = i; end < n && unknown_[end].first == key;) ++end;
+      if (population_->admit(part.tile, key, static_cast<uint32_t>(end - i))) continue;
+      for (size_t same = i; same < end; ++same)
+        lookups.slots[unknown_[same].second] = Population::REFUSED;
+    }
+  }
+}
+
+// Takes away a row that is gone, if it is still there.
+void Pad::bury(size_t plane, uint32_t t, uint64_t key) {
+  uint32_t slot = Tile::NONE;
+  if (index_[plane]->erase(&key, 1, &slot) == 0) return;
+  population_->bury(t, *tiles_[t]->view().meta(slot));
+  tiles_[t]->count(-1);
+  retire(t, key, slot);
+}
+
+// The slot serves again when no reader that may know it is left.
+void Pad::retire(uint32_t t, uint64_t key, uint32_t slot) {
+  if (readers_.empty() || !read_.holds(key, *readers_.begin()))
+    tiles_[t]->shelf().give(slot);
+  else
+    retired_.push_back({last_reader_, t, slot});
+}
+
+void Pad::end_use(Ticket& ticket) {
+  if (ticket.train) return population_->end_batch(ticket);
+  readers_.erase(ticket.reader);
+  while (!retired_.empty() && (readers_.empty() || retired_.front().reader < *readers_.begin())) {
+    tiles_[retired_.front().tile]->shelf().give(retired_.front().slot);
+    retired_.pop_front();
+  }
+}
+
+// Bytes that rows which can be reclaimed may have: what static tables, counters, indexes and the
+// rows that stay for ever leave of the budget. More rows may need a larger index.
+size_t Pad::reclaimable_room() const {
+  if (pool_->budget() == Pool::UNLIMITED) return 0;
+  size_t room = pool_->budget() - pool_->in_use(), taken = 0, indexes = 0;
+  for (const auto& shelf : shelves_) room += shelf->bytes();
+  for (const auto& index : index_) indexes += index->bytes();
+  for (size_t t = 0; t < tiles_.size(); ++t)
+    if (tiles_[t]->indexed() && !population_->reclaims(t))
+      taken += tiles_[t]->rows() * population_->cost(t);
+  room -= std::min(room, taken);
+  const double rows = static_cast<double>(std::max<size_t>(1, population_->rows()));
+  const double each = std::max(1.0, static_cast<double>(population_->bytes()) / rows);
+  const double with_index = static_cast<double>(room + indexes) / (each + INDEX_BYTES) * each;
+  return std::max<size_t>(1, std::min(room, static_cast<size_t>(with_index)));
+}
+
+// New rows of the batch, by shelf.
+std::vector<size_t> Pad::rows_wanted() const {
+  std::vector<size_t> rows(shelves_.size());
+  for (const Lookups& lookups : planes_)
+    for (const Lookups::Part& part : lookups.parts)
+      rows[shelf_of_tile_[part.tile]] +=
+          std::count(lookups.slots.begin() + static_cast<ptrdiff_t>(part.begin),
+                     lookups.slots.begin() + static_cast<ptrdiff_t>(part.end), Tile::NONE);
+  return rows;
+}
+
+// Bytes of blocks that the pool does not have for `times` as many rows.
+size_t Pad::bytes_lacking(const std::vector<size_t>& rows, size_t times) const {
+  size_t bytes = 0;
+  for (size_t s = 0; s < shelves_.size(); ++s) {
+    const RowLayout& layout = shelves_[s]->layout();
+    const size_t wanted = times * rows[s], vacant = shelves_[s]->vacant();
+    if (wanted > vacant)
+      bytes += (wanted - vacant + layout.rows - 1) / layout.rows * layout.block_bytes;
+  }
+  const size_t free = pool_->budget() - std::min(pool_->budget(), pool_->in_use());
+  return bytes - std::min(bytes, free);
+}
+
+// Makes sure that the batch's new rows fit, if they can. Most of the time they do, because sweeps
+// are in time.
+void Pad::make_room() {
+  const std::vector<size_t> rows = rows_wanted();
+  const size_t soon = bytes_lacking(rows, BATCHES);
+  if (soon > 0 && to_sweep_ == 0 && empty_blocks(soon)) start_sweep();
+  // Some rows cannot go or be moved now, so each attempt aims higher.
+  for (size_t attempt = 1; attempt <= ATTEMPTS; ++attempt) {
+    if (bytes_lacking(rows, 1) == 0) return;
+    sweep(EVERYTHING);
+    const size_t more = attempt * bytes_lacking(rows, 1);
+    if (more == 0) return;
+    if (!empty_blocks(more) && population_->condemn(2 * more) == 0) return;
+    start_sweep();
+  }
+}
+
+// Begins to empty blocks of the shelf with most room, for the others; false if none has any.
+bool Pad::empty_blocks(size_t bytes) {
+  Shelf* roomiest = nullptr;
+  size_t most = 0;
+  for (const auto& shelf : shelves_) {
+    const size_t room = shelf->vacant() / shelf->layout().rows * shelf->layout().block_bytes;
+    if (room > std::max(most, shelf->layout().block_bytes)) {
+      most = room;
+      roomiest = shelf.get();
+    }
+  }
+  return roomiest != nullptr && !roomiest->empty_out(std::min(bytes, most)).empty();
+}
+
+size_t Pad::entries() const {
+  size_t entries = 0;
+  for (const auto& index : index_) entries += index->extent();
+  return entries;
+}
+
+void Pad::start_sweep() {
+  to_sweep_ = entries();
+  population_->sweep_began();
+}
+
+// Some of the sweep that is under way, or of a new one if one is needed.
+void Pad::sweep_on() {
+  if (to_sweep_ == 0 && !population_->clean()) start_sweep();
+  if (to_sweep_ > 0) sweep(population_->share_of_sweep(entries()));
+}
+
+void Pad::sweep(size_t entries) {
+  for (entries = std::min(entries, to_sweep_); entries > 0;) {
+    if (sweep_at_.plane >= index_.size()) sweep_at_ = {};
+    const Index& index = *index_[sweep_at_.plane];
+    const size_t n =
+        std::min({PART, entries, index.extent() - std::min(index.extent(), sweep_at_.entry)});
+    if (n == 0) {
+      sweep_at_ = {sweep_at_.plane + 1, 0};
+      if (index.extent() == 0 && index_.size() == 1) break;
+      continue;
+    }
+    seen_.clear();
+    index.for_part(sweep_at_.entry, n,
+                   [&](uint64_t key, uint32_t slot) { seen_.emplace_back(key, slot); });
+    sweep_part(sweep_at_.plane);
+    sweep_at_.entry += n;
+    entries -= n;
+    to_sweep_ -= n;
+    if (to_sweep_ == 0) population_->sweep_ended();
+  }
+}
+
+// Takes away those rows that are gone, and moves those whose block is being emptied.
+void Pad::sweep_part(size_t plane) {
+  for (size_t i = 0; i < seen_.size() + AHEAD; ++i) {
+    if (i < seen_.size()) {
+      const auto [key, slot] = seen_[i];
+      population_->ask_window(key);
+      __builtin_prefetch(tiles_[tile_of(plane, key)]->view().meta(slot));
+    }
+    if (i < AHEAD) continue;
+    const auto [key, slot] = seen_[i - AHEAD];
+    const uint32_t t = tile_of(plane, key);
+    const Tile& tile = *tiles_[t];
+    const bool gone = population_->reclaims(t) &&
+                      population_->gone(t, key, [&] { return *tile.view().meta(slot); });
+    if (gone)
+      bury(plane, t, key);
+    else if (tile.shelf().leaving(slot) && tile.shelf().vacant() > 0 &&
+             !population_->in_window(key))
+      move(plane, t, key, slot);
+  }
+}
+
+// Gives the row another slot of its shelf.
+void Pad::move(size_t plane, uint32_t t, uint64_t key, uint32_t slot) {
+  const Tile& tile = *tiles_[t];
+  const uint32_t to = tile.shelf().take();
+  if (to == Tile::NONE) return;
+  const RowView view = tile.view();
+  record_.resize(tile.layout().record_bytes());
+  pack_record(tile.layout(), view, view.weights(slot), slot, record_.data());
+  unpack_record(tile.layout(), view, view.weights(to), to, record_.data());
+  index_[plane]->replace(&key, &to, 1);
+  retire(t, key, slot);
+}
+
+// Whose key it is, of a plane of the index.
+uint32_t Pad::tile_of(size_t plane, uint64_t key) const {
+  const auto& owners = owners_[plane];
+  return std::prev(std::upper_bound(owners.begin(), owners.end(), key,
+                                    [](uint64_t k, const Owner& o) { return k < o.base; }))
+      ->tile;
+}
+
+}  // namespace ff
