@@ -55,7 +55,7 @@ void Tiers::foresee(std::vector<Lookups>& planes) {
     for (const Lookups::Part& part : lookups.parts)
       for (size_t i = part.begin; i < part.end; ++i) {
         if (lookups.slots[i] != Shelf::NONE)
-          residents_of(part.tile).at(lookups.slots[i]).wanted = foreseen_;
+          residents_of(part.tile).wanted(lookups.slots[i]) = foreseen_;
         else
           want_later(part.tile, lookups.keys[i], foreseen_);
       }

@@ -108,7 +108,7 @@ void HostTier::remove(uint32_t tile, uint32_t slot) {
 bool HostTier::drop_oldest() {
   while (begun_ > 0) {
     const Arrival oldest = arrivals_.front();
-    const Row& row = shelves_[oldest.shelf]->side<Row>(oldest.slot);
+    const Row& row = shelves_[oldest.shelf]->side<Row>()[oldest.slot];
     if (row.is(oldest) && row.state() != CLEAN) return false;
     arrivals_.pop_front();
     --begun_;
@@ -124,7 +124,7 @@ void HostTier::forget_stale() {
   if (arrivals_.size() < 2 * total() + 1024) return;
   size_t at = 0, begun = 0;
   auto stale = [&](const Arrival& a) {
-    const bool gone = !shelves_[a.shelf]->side<Row>(a.slot).is(a);
+    const bool gone = !shelves_[a.shelf]->side<Row>()[a.slot].is(a);
     begun += !gone && at < begun_;
     ++at;
     return gone;
@@ -161,7 +161,7 @@ void HostTier::begin_write(size_t most, uint32_t stamp, std::vector<Waiting>& ro
   for (size_t n = urgent_.size(); n > 0 && rows.size() < most; --n) {
     const auto [shelf, slot] = urgent_.front();
     urgent_.pop_front();
-    Row& row = shelves_[shelf]->side<Row>(slot);
+    Row& row = shelves_[shelf]->side<Row>()[slot];
     if (row.state() != DIRTY) continue;
     if (row.stamp <= stamp)
       begin_row(slot, row, rows);
@@ -170,7 +170,7 @@ void HostTier::begin_write(size_t most, uint32_t stamp, std::vector<Waiting>& ro
   }
   for (; begun_ < arrivals_.size() && rows.size() < most; ++begun_) {
     const Arrival& next = arrivals_[begun_];
-    Row& row = shelves_[next.shelf]->side<Row>(next.slot);
+    Row& row = shelves_[next.shelf]->side<Row>()[next.slot];
     if (!row.is(next) || row.state() != DIRTY) continue;
     if (row.stamp > stamp) break;
     begin_row(next.slot, row, rows);
@@ -220,7 +220,7 @@ void HostTier::empty_out(size_t bytes) {
     for (const uint32_t block : shelf.empty_out(bytes * shelf.bytes() / all))
       for (uint32_t i = 0; i < layout.rows && shelf.held(block); ++i) {
         const uint32_t slot = block << layout.shift | i;
-        const Row& row = shelf.side<Row>(slot);
+        const Row& row = shelf.side<Row>()[slot];
         if (row.state() == DIRTY) urgent_.emplace_back(s, slot);
         if (row.state() == CLEAN) remove(row.tile(), slot);
       }

@@ -43,9 +43,25 @@ class HostTier final : public Tier {
   Pool& pool() { return pool_; }
 
   uint32_t find(uint32_t tile, uint64_t key) const;
-  // Asks for the memory that find, admit and take will look at first.
-  FF_INLINE void ask(uint32_t tile, uint64_t key) const { index(tile).ask(key); }
-  FF_INLINE void ask_slot(uint32_t tile, uint32_t slot) const {
+  // slots[i] = slot of keys[i], or NONE; the keys are of tiles in this plane (tile.h).
+  void find(size_t plane, const uint64_t* keys, uint32_t* slots, size_t n, int threads) const {
+    index_[plane]->find(keys, slots, n, threads);
+  }
+  // Whether the row that find() saw at the slot is still there.
+  bool holds(uint32_t tile, uint64_t key, uint32_t slot) const {
+    const Row& row = this->row(tile, slot);
+    return row.key == key && row.tile() == tile && row.state() != VACANT;
+  }
+  // Asks for the memory that admit of the row, or take of the row at the slot, will look at first,
+  // and some time after it for what comes next.
+  FF_INLINE void ask_admit(uint32_t tile, uint64_t key) const {
+    index(tile).ask(key);
+    if (const uint32_t slot = shelf(tile).next(ADMITS_AHEAD); slot != NONE)
+      __builtin_prefetch(&row(tile, slot), 1);
+  }
+  FF_INLINE void ask_next(uint32_t tile, uint64_t key) const { index(tile).ask_next(key); }
+  FF_INLINE void ask_take(uint32_t tile, uint64_t key, uint32_t slot) const {
+    index(tile).ask(key);
     __builtin_prefetch(&row(tile, slot), 1);
   }
   char* record(uint32_t tile, uint32_t slot) const { return shelf(tile).view().weights(slot); }
@@ -84,6 +100,8 @@ class HostTier final : public Tier {
   void charge(ptrdiff_t bytes);
 
  private:
+  static constexpr size_t ADMITS_AHEAD = 8;  // between ask_admit and admit, about
+
   enum State : uint32_t { VACANT = 0, DIRTY = 1, WRITING = 2, CLEAN = 3 };
   struct Arrival {
     uint32_t shelf, slot, stamp;
@@ -100,7 +118,7 @@ class HostTier final : public Tier {
   };
 
   Shelf& shelf(uint32_t tile) const { return *shelves_[shelf_of_[tile]]; }
-  Row& row(uint32_t tile, uint32_t slot) const { return shelf(tile).side<Row>(slot); }
+  Row& row(uint32_t tile, uint32_t slot) const { return shelf(tile).side<Row>()[slot]; }
   Index& index(uint32_t tile) const { return *index_[plane_[tile]]; }
   size_t cost(uint32_t tile) const;
   void empty_out(size_t bytes);

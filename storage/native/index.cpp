@@ -102,7 +102,7 @@ void Index::fill(size_t hole, int way) {
 
 void Index::replace(const uint64_t* keys, const uint32_t* slots, size_t n) {
   for (size_t i = 0; i < n; ++i) {
-    if (i + GROUP < n) __builtin_prefetch(buckets() + home(keys[i + GROUP]), 1);
+    if (i + GROUP < n) ask(keys[i + GROUP]);
     Bucket* bucket = buckets() + home(keys[i]);
     unsigned ways = match(*bucket, keys[i]);
     while (ways == 0 && bucket->overflow != 0) ways = match(*++bucket, keys[i]);
@@ -113,7 +113,8 @@ void Index::replace(const uint64_t* keys, const uint32_t* slots, size_t n) {
 size_t Index::erase(const uint64_t* keys, size_t n, uint32_t* slots) {
   const size_t before = size_;
   for (size_t i = 0; i < n; ++i) {
-    if (i + GROUP < n) __builtin_prefetch(buckets() + home(keys[i + GROUP]), 1);
+    if (i + GROUP < n) ask(keys[i + GROUP]);
+    if (i + SOON < n) ask_next(keys[i + SOON]);
     const uint32_t slot = remove(keys[i]);
     size_ -= slot != NONE;
     if (slots != nullptr) slots[i] = slot;

@@ -97,6 +97,11 @@ class Index {
 
   // Asks for the line where find, insert or erase of the key will begin.
   FF_INLINE void ask(uint64_t key) const { __builtin_prefetch(buckets() + home(key), 1); }
+  // Some time after ask(): for the line behind as well, if they will look at it.
+  FF_INLINE void ask_next(uint64_t key) const {
+    const Bucket* const first = buckets() + home(key);
+    __builtin_prefetch(first + (first->overflow != 0), 1);
+  }
 
   // The slot of keys[i], which is present, is slots[i] from now on; absent keys are passed over.
   void replace(const uint64_t* keys, const uint32_t* slots, size_t n);
@@ -132,6 +137,7 @@ class Index {
   static constexpr size_t LOAD = 3;       // keys per bucket in use
   static constexpr size_t GROUP = 32;     // keys hashed and prefetched ahead
   static constexpr size_t AHEAD = 16;     // buckets prefetched by for_each
+  static constexpr size_t SOON = 8;       // keys ahead whose first bucket is there
   static constexpr size_t GRAIN = 4096;   // keys worth a thread
   static constexpr size_t SMALLEST = 48;  // buckets: with the next level and spill, a 4 KiB page
   static constexpr size_t SPILL = 4;      // buckets past the last home; more are added on demand
@@ -222,11 +228,13 @@ inline void Index::find_part(const uint64_t* keys, uint32_t* slots, size_t n) co
 template <class NewSlot>
 size_t Index::insert_missing(const uint64_t* keys, uint32_t* slots, size_t n, NewSlot&& new_slot) {
   const size_t before = size_;
-  size_t ahead = 0;  // keys whose home has been prefetched
+  size_t ahead = 0, soon = 0;  // keys that have been asked for, first and next
   for (size_t i = 0; i < n; ++i) {
     if (slots[i] != NONE) continue;
     for (const size_t until = std::min(n, i + GROUP); ahead < until; ++ahead)
-      if (slots[ahead] == NONE) __builtin_prefetch(buckets() + home(keys[ahead]), 1);
+      if (slots[ahead] == NONE) ask(keys[ahead]);
+    for (const size_t until = std::min(n, i + SOON); soon < until; ++soon)
+      if (slots[soon] == NONE) ask_next(keys[soon]);
     slots[i] = slot_of(buckets() + home(keys[i]), keys[i]);
     if (slots[i] != NONE) continue;
     if (size_ >= room_) make_room();

@@ -31,8 +31,11 @@ void Tiers::carry_out(Fetch& fetch) {
   };
   auto nothing = [](const auto&) {};
   auto ask = [&](const Fetch::Move& m) FF_ALWAYS {
-    prefetch<false>(m.pad.weights, tiles_[m.pad.tile]->layout().weight_stride);
-    prefetch<false>(m.host, host_.record_bytes(m.pad.tile));
+    const Tile& tile = *tiles_[m.pad.tile];
+    prefetch<true>(m.pad.weights, tile.layout().weight_stride);
+    prefetch<true>(m.host, host_.record_bytes(m.pad.tile));
+    __builtin_prefetch(tile.view().row_state(m.pad.weights, m.pad.slot), 1);
+    __builtin_prefetch(tile.view().meta(m.pad.weights, m.pad.slot), 1);
   };
   each(fetch.down, ask, [&](const Fetch::Move& m) {
     const Tile& tile = *tiles_[m.pad.tile];

@@ -3,6 +3,11 @@
 #include <algorithm>
 
 namespace ff {
+namespace {
+
+constexpr size_t STAMPS_AHEAD = 48;
+
+}  // namespace
 
 uint32_t& Residents::count_of(uint32_t ticket) {
   if (ticket - first_age_ >= ages_.size()) {
@@ -16,30 +21,46 @@ uint32_t& Residents::count_of(uint32_t ticket) {
   return ages_[ticket - first_age_];
 }
 
-void Residents::recount(uint32_t from, uint32_t to) {
-  if (from != 0) --ages_[from - first_age_];
-  if (to != 0) ++count_of(to);
-}
-
 void Residents::enter(uint32_t slot, uint32_t tile, uint64_t key, uint32_t ticket) {
-  at(slot) = {tile, ticket, key, 0};
-  recount(0, ticket);
+  who_[slot] = {key, tile};
+  used_[slot] = ticket;
+  wanted_[slot] = 0;
+  ++count_of(ticket);
 }
 
 void Residents::leave(uint32_t slot) {
-  recount(at(slot).used, 0);
-  at(slot).used = 0;
+  --ages_[used_[slot] - first_age_];
+  used_[slot] = 0;
+}
+
+// Without branches, for whether a row is in is hard to guess. A row that this ticket uses already
+// leaves its count and comes back to it; so does one that is not in.
+void Residents::stamp(const uint32_t* slots, size_t n, uint32_t ticket) {
+  count_of(ticket) += static_cast<uint32_t>(n);
+  uint32_t none = ticket;
+  auto used_of = [&](uint32_t slot) { return slot == Shelf::NONE ? &none : used_ + slot; };
+  for (size_t i = 0; i < n; ++i) {
+    __builtin_prefetch(used_of(slots[std::min(i + STAMPS_AHEAD, n - 1)]), 1);
+    uint32_t* const used = used_of(slots[i]);
+    --ages_[*used - first_age_];
+    *used = ticket;
+  }
 }
 
 // The next slot from which a row may leave, NONE if all rows are held (or chosen already).
 uint32_t Residents::sweep(uint32_t held_from, uint32_t planned) {
   for (;;) {
-    for (; left_ > 0; --left_) {
-      const uint32_t slot = hand_;
-      hand_ = hand_ + 1 < shelf_->extent() ? hand_ + 1 : 0;
-      if (!may_leave(at(slot), held_from, planned)) continue;
+    const uint32_t extent = static_cast<uint32_t>(shelf_->extent());
+    const uint32_t latest = std::min(limit_, held_from - 1);
+    while (left_ > 0) {
+      const uint32_t end = static_cast<uint32_t>(std::min<uint64_t>(extent, hand_ + left_));
+      uint32_t slot = hand_;
+      while (slot < end && used_[slot] - 1 >= latest) ++slot;  // a vacant one wraps around
+      const bool found = slot < end;
+      left_ -= slot + found - hand_;
+      hand_ = slot + found < extent ? slot + found : 0;
+      if (!found || !may_leave(slot, held_from, planned)) continue;
       found_ = true;
-      --left_;
       return slot;
     }
     if (!start_round(held_from)) return Shelf::NONE;
@@ -77,7 +98,7 @@ std::vector<uint32_t> Residents::idle_blocks(uint32_t held_from) const {
     if (!shelf_->held(block)) continue;
     uint32_t last = 0;
     for (uint32_t row = 0; row < layout.rows && last < held_from; ++row)
-      last = std::max(last, at(block << layout.shift | row).used);
+      last = std::max(last, used_[block << layout.shift | row]);
     if (last < held_from) idle.emplace_back(last, block);
   }
   std::sort(idle.begin(), idle.end());

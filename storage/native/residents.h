@@ -10,56 +10,64 @@
 #include <deque>
 #include <vector>
 
+#include "prefetch.h"
 #include "shelf.h"
 
 namespace ff {
 
 struct Resident {
+  uint64_t key;
   uint32_t tile;
-  uint32_t used;    // number of the last ticket that planned the row; 0: the slot is vacant
-  uint64_t key;     // of the row
-  uint32_t wanted;  // the last foreseen training batch that needs it
 };
 
 class Residents {
  public:
-  explicit Residents(Shelf& shelf) : shelf_(&shelf) {}
+  // What a shelf keeps per slot for this: who is there, and apart from that, so that stamping and
+  // sweeping touch few lines, its last use and next use.
+  static constexpr size_t SIDE_BYTES = sizeof(Resident) + 2 * sizeof(uint32_t);
+
+  explicit Residents(Shelf& shelf)
+      : shelf_(&shelf),
+        who_(shelf.side<Resident>()),
+        used_(shelf.side<uint32_t>(sizeof(Resident))),
+        wanted_(shelf.side<uint32_t>(sizeof(Resident) + sizeof(uint32_t))) {}
 
   Shelf& shelf() const { return *shelf_; }
-  Resident& at(uint32_t slot) const { return shelf_->side<Resident>(slot); }
+  const Resident& at(uint32_t slot) const { return who_[slot]; }
+  bool vacant(uint32_t slot) const { return used_[slot] == 0; }
+  // The last foreseen training batch that needs the row.
+  uint32_t& wanted(uint32_t slot) const { return wanted_[slot]; }
 
   void enter(uint32_t slot, uint32_t tile, uint64_t key, uint32_t ticket);
   void leave(uint32_t slot);
-  // The ticket uses the row.
-  void stamp(uint32_t slot, uint32_t ticket) {
-    Resident& row = at(slot);
-    if (row.used == ticket) return;
-    recount(row.used, ticket);
-    row.used = ticket;
-  }
+  // The ticket uses the rows at slots (n,); NONE is passed over.
+  void stamp(const uint32_t* slots, size_t n, uint32_t ticket);
 
   // A row that may leave: last used before ticket `held_from`, and not needed after training batch
-  // `planned` as long as others can go. NONE if all are held. ask(row) is called some victims
-  // before the row's own turn (it may yet be spared).
+  // `planned` as long as others can go. NONE if all are held. ask(row, soon) is called twice before
+  // the row's own turn (it may yet be spared): some victims before, and soon before.
   template <class Ask>
   uint32_t victim(uint32_t held_from, uint32_t planned, Ask&& ask);
   // Blocks none of whose rows is held, longest out of use first.
   std::vector<uint32_t> idle_blocks(uint32_t held_from) const;
 
  private:
-  static constexpr size_t AHEAD = 16;
+  static constexpr size_t AHEAD = 16, ASKED = 11, ASKED_SOON = 5;  // victims before one's own turn
 
-  bool may_leave(const Resident& row, uint32_t held_from, uint32_t planned) const {
-    return row.used != 0 && row.used <= limit_ && row.used < held_from &&
-           (row.wanted <= planned || patience_ == 2);
+  bool may_leave(uint32_t slot, uint32_t held_from, uint32_t planned) const {
+    const uint32_t used = used_[slot];
+    return used != 0 && used <= limit_ && used < held_from &&
+           (wanted_[slot] <= planned || patience_ == 2);
   }
   uint32_t sweep(uint32_t held_from, uint32_t planned);
-  void recount(uint32_t from, uint32_t to);
   uint32_t& count_of(uint32_t ticket);
   bool start_round(uint32_t held_from);
   uint32_t limit_for(size_t rows, uint32_t held_from) const;
 
   Shelf* shelf_;
+  Resident* who_;   // beside each slot
+  uint32_t* used_;  // number of the last ticket that planned the row; 0: the slot is vacant
+  uint32_t* wanted_;
   std::vector<uint32_t> ages_;  // rows by last ticket, from first_age_ on
   uint32_t first_age_ = 1;
 
@@ -77,13 +85,15 @@ uint32_t Residents::victim(uint32_t held_from, uint32_t planned, Ask&& ask) {
     while (next_.size() < AHEAD) {
       const uint32_t slot = sweep(held_from, planned);
       if (slot == Shelf::NONE) break;
-      ask(at(slot));
+      __builtin_prefetch(who_ + slot, 1);
       next_.push_back(slot);
     }
     if (next_.empty()) return Shelf::NONE;
+    if (next_.size() > ASKED) ask(at(next_[ASKED]), false);
+    if (next_.size() > ASKED_SOON) ask(at(next_[ASKED_SOON]), true);
     const uint32_t slot = next_.front();
     next_.pop_front();
-    if (may_leave(at(slot), held_from, planned)) return slot;
+    if (may_leave(slot, held_from, planned)) return slot;
   }
 }
 

@@ -23,13 +23,6 @@ Shelf::~Shelf() {
     if (held(block)) leave_block(block);
 }
 
-RowView Shelf::view() const {
-  const RowLayout& l = layout_;
-  return {directory(),        l.shift,        (1u << l.shift) - 1, l.block_bytes,
-          l.weight_stride,    l.state_stride, l.row_state_stride,  l.state_offset,
-          l.row_state_offset, l.meta_offset};
-}
-
 double Shelf::set_aside(Pool& pool, const std::vector<RowLayout>& layouts, size_t side_bytes,
                         size_t bytes_per_row, const std::string& owner) {
   double most = 0;  // bytes beside a byte of a block

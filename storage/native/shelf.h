@@ -30,7 +30,12 @@ class Shelf {
   Shelf& operator=(const Shelf&) = delete;
 
   const RowLayout& layout() const { return layout_; }
-  RowView view() const;
+  RowView view() const {
+    const RowLayout& l = layout_;
+    return {directory(),        l.shift,        (1u << l.shift) - 1, l.block_bytes,
+            l.weight_stride,    l.state_stride, l.row_state_stride,  l.state_offset,
+            l.row_state_offset, l.meta_offset};
+  }
   size_t rows() const { return rows_; }
   size_t bytes() const { return blocks_ * layout_.block_bytes; }
   // Most blocks that slots of this layout can name; the last slot is NONE, so its block is unused.
@@ -63,10 +68,16 @@ class Shelf {
   void occupy(uint32_t slot);
   void vacate(uint32_t slot);
 
-  // What is kept beside a slot.
+  // What is kept beside slots, by slot: an array of T, which comes after others whose elements
+  // have `before` bytes together.
   template <class T>
-  T& side(uint32_t slot) const {
-    return static_cast<T*>(side_.data())[slot];
+  T* side(size_t before = 0) const {
+    return reinterpret_cast<T*>(static_cast<char*>(side_.data()) +
+                                (max_blocks_ << layout_.shift) * before);
+  }
+  // The slot that take() gives after `n` others if nothing is given back, or NONE: a guess.
+  uint32_t next(size_t n) const {
+    return n < free_.size() ? free_[free_.size() - 1 - n].slot : NONE;
   }
   // Every slot ever handed out lies below; blocks with rows are held().
   uint64_t extent() const { return uint64_t{live_.size()} << layout_.shift; }

@@ -108,10 +108,20 @@ class Tiers {
     Room reason;
     size_t shelf;  // that had none
   };
-  struct Entered {
-    uint32_t tile, slot;
+  // A row that the batch being planned lacks, and where it was before others left for it.
+  struct Missing {
+    uint32_t tile, slot;  // that it gets
     uint64_t key;
     uint32_t host;  // slot in the host tier, or NONE
+    bool in_file;   // and not in the host tier. If neither, it is born
+  };
+  // Which of them belong to a plane, and which of its lookups ask for them.
+  struct Absent {
+    struct Lookup {
+      uint32_t at, number;
+    };
+    size_t begin = 0, end = 0;
+    std::vector<Lookup> lookups;
   };
 
   Residents& residents_of(size_t tile) { return residents_[shelf_of_tile_[tile]]; }
@@ -120,7 +130,11 @@ class Tiers {
   uint32_t held_from() const { return outstanding_.empty() ? ticket_ : *outstanding_.begin(); }
   void find_slots(std::vector<Lookups>& planes, Fetch& fetch);
   void stamp(const Lookups& lookups);
-  void insert(size_t plane, Lookups& lookups, Fetch& fetch);
+  void collect(const Lookups& lookups, Absent& absent);
+  void list_keys(const Absent& absent);
+  void locate(size_t plane);
+  void take_slots(Fetch& fetch);
+  void insert(size_t plane, Lookups& lookups);
   uint32_t slot_for(uint32_t tile, Fetch& fetch);
   void clear_block(size_t shelf, uint32_t block, Fetch& fetch);
   Room give_way(size_t for_shelf, int attempt, Fetch& fetch);
@@ -128,7 +142,7 @@ class Tiers {
   void evict(Residents& from, uint32_t slot, Fetch& fetch);
   void undo();
   void bring_in(Fetch& fetch);
-  void bring_in(const Entered& row, Fetch& fetch);
+  void bring_in(const Missing& row, Fetch& fetch);
   void want_later(uint32_t tile, uint64_t key, uint32_t batch);
   uint64_t start(Fetch&& fetch);
   void carry_out(Fetch& fetch);
@@ -154,7 +168,12 @@ class Tiers {
   std::vector<std::unique_ptr<Index>> later_;
 
   // Of the plan being made:
-  std::vector<Entered> entered_;
+  std::vector<Missing> missing_;  // in the order of the request
+  size_t entered_ = 0;            // of these, from the front, that have a slot
+  std::vector<Absent> absent_;    // by plane
+  std::vector<uint32_t> places_, numbers_;
+  std::vector<uint64_t> keys_of_missing_;
+  std::vector<uint32_t> slots_of_missing_;
   uint32_t next_fetch_ = 1;                           // its number
   bool no_blocks_ = false;                            // the pool had none
   std::vector<std::pair<uint32_t, uint32_t>> freed_;  // host slots to give back after it

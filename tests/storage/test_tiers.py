@@ -212,6 +212,26 @@ def test_every_tier_is_used(make_pad: MakePad) -> None:
     assert pad.take_traffic().pad_hits == 0
 
 
+@pytest.mark.parametrize("cycle", range(840, 1040, 20))
+def test_rows_dropped_from_host_memory_while_they_are_planned(
+    make_pad: MakePad, cycle: int
+) -> None:
+    """Ids in turn: those asked for are the oldest in host memory, and leave it for victims."""
+    spec = RowSpec(table=0, name="a", dim=64, rows=None, optimizer=SGD(), init=Uniform(0.1))
+    plain = Pad([spec], budget_bytes=2**22)
+    pad = make_pad([spec], 100_000, "host+file", host_bytes=400_000)
+    for step in range(1, 60):
+        ids = np.arange(step * 100, step * 100 + 100) % cycle
+        request = SegmentedRequest.of([Segment(0, np.repeat(ids, 2), np.full(100, 2, np.int32))])
+        expected, found = (
+            train_step(p, p.plan(request, True), request, step)[0] for p in (plain, pad)
+        )
+        assert np.array_equal(found, expected)
+    traffic = pad.take_traffic()
+    assert traffic.born == cycle
+    assert traffic.pad_hits + traffic.host_hits + traffic.file_hits == 59 * 200 - cycle
+
+
 def test_budgets_hold(make_pad: MakePad, tmp_path: Path) -> None:
     specs = tile_specs()
     host = HostTier(specs, budget_bytes=500_000)

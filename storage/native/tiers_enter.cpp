@@ -1,0 +1,269 @@
+// The part of Tiers that plans a training batch: room for the rows that it lacks, and their fetch.
+//
+// A row that comes and the one that leaves for it cost some ten lines of memory that lie nowhere
+// near each other. So each pass asks for the lines of later rows while it works on one.
+#include <algorithm>
+#include <bit>
+
+#include "tiers.h"
+
+namespace ff {
+namespace {
+
+constexpr size_t AHEAD = 16;  // rows asked for ahead
+
+}  // namespace
+
+Tiers::Room Tiers::enter(Ticket& ticket, std::vector<Lookups>& planes) {
+  Fetch fetch;
+  for (int attempt = 0;; ++attempt) {
+    try {
+      find_slots(planes, fetch);
+      break;
+    } catch (const NoRoom& no) {
+      undo();
+      refused_ = no.reason;
+      if (refused_ == Room::pad_full && outstanding_.empty() && attempt < 2)
+        refused_ = give_way(no.shelf, attempt, fetch);
+      if (refused_ == Room::enough) continue;
+      start(std::move(fetch));
+      room_seen_ = room_events_;
+      if (write_back_) write_back_->wake();
+      return refused_;
+    } catch (...) {
+      undo();
+      start(std::move(fetch));
+      throw;
+    }
+  }
+  foreseen_ = std::max(foreseen_, ++planned_);
+  bring_in(fetch);
+  for (const Lookups& lookups : planes) traffic_.pad_hits += lookups.keys.size();
+  traffic_.pad_hits -= missing_.size();
+  ticket.number = ticket_++;
+  outstanding_.insert(ticket.number);
+  ticket.fetch = start(std::move(fetch));
+  return Room::enough;
+}
+
+// Slots for all rows; throws NoRoom.
+void Tiers::find_slots(std::vector<Lookups>& planes, Fetch& fetch) {
+  missing_.clear();
+  entered_ = 0;
+  no_blocks_ = false;
+  next_fetch_ = static_cast<uint32_t>(fetcher_->pushed() + 1);
+  for (size_t plane = 0; plane < planes.size(); ++plane) {
+    Lookups& lookups = planes[plane];
+    index_[plane]->find(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(), threads_);
+    stamp(lookups);
+  }
+  absent_.resize(planes.size());
+  for (size_t plane = 0; plane < planes.size(); ++plane) collect(planes[plane], absent_[plane]);
+  for (size_t plane = 0; plane < planes.size(); ++plane) locate(plane);
+  // Now missing_ is all that the batch lacks, in the order of the request, and where it is.
+  take_slots(fetch);
+  start(std::move(fetch));  // rows that leave are moved while this goes on
+  fetch = {};
+  for (size_t plane = 0; plane < planes.size(); ++plane) insert(plane, planes[plane]);
+}
+
+// Holds the rows that are in.
+void Tiers::stamp(const Lookups& lookups) {
+  for (const Lookups::Part& part : lookups.parts)
+    residents_of(part.tile).stamp(lookups.slots.data() + part.begin, part.end - part.begin,
+                                  ticket_);
+}
+
+// The rows that are not in, each once.
+void Tiers::collect(const Lookups& lookups, Absent& absent) {
+  absent.begin = missing_.size();
+  places_.resize(std::max(places_.size(), lookups.slots.size()));
+  size_t count = 0;
+  for (size_t at = 0; at < lookups.slots.size(); ++at) {  // without branches: nobody can guess
+    places_[count] = static_cast<uint32_t>(at);
+    count += lookups.slots[at] == Shelf::NONE;
+  }
+  // A key that comes again is known by its hash: there, or behind, is the number of its row.
+  const size_t last = std::bit_ceil(2 * count + 1) - 1;
+  numbers_.assign(last + 1, Shelf::NONE);
+  absent.lookups.resize(count);
+  auto part = lookups.parts.begin();
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t at = places_[i];
+    const uint64_t key = lookups.keys[at];
+    size_t place = index_hash(key) & last;
+    while (numbers_[place] != Shelf::NONE && missing_[numbers_[place]].key != key)
+      place = (place + 1) & last;
+    if (numbers_[place] == Shelf::NONE) {
+      while (at >= part->end) ++part;
+      numbers_[place] = static_cast<uint32_t>(missing_.size());
+      missing_.push_back({part->tile, Shelf::NONE, key, HostTier::NONE, false});
+    }
+    absent.lookups[i] = {at, numbers_[place]};
+  }
+  absent.end = missing_.size();
+}
+
+// Keys of the missing rows of a plane, and as many places for slots.
+void Tiers::list_keys(const Absent& absent) {
+  keys_of_missing_.clear();
+  for (size_t i = absent.begin; i < absent.end; ++i) keys_of_missing_.push_back(missing_[i].key);
+  slots_of_missing_.assign(keys_of_missing_.size(), Shelf::NONE);
+}
+
+// Where the missing rows are, before others leave the pad for them.
+void Tiers::locate(size_t plane) {
+  const Absent& absent = absent_[plane];
+  list_keys(absent);
+  host_.find(plane, keys_of_missing_.data(), slots_of_missing_.data(), keys_of_missing_.size(),
+             threads_);
+  for (size_t i = absent.begin; i < absent.end; ++i) {
+    Missing& row = missing_[i];
+    row.host = slots_of_missing_[i - absent.begin];
+    row.in_file =
+        row.host == HostTier::NONE && file_ != nullptr && file_->contains(row.tile, row.key);
+  }
+}
+
+// Slots for the missing rows, in their order; throws NoRoom.
+void Tiers::take_slots(Fetch& fetch) {
+  fetch.down.reserve(fetch.down.size() + missing_.size());
+  for (; entered_ < missing_.size(); ++entered_) {
+    Missing& row = missing_[entered_];
+    row.slot = slot_for(row.tile, fetch);
+    residents_of(row.tile).enter(row.slot, row.tile, row.key, ticket_);
+  }
+}
+
+// The missing rows are in from now on.
+void Tiers::insert(size_t plane, Lookups& lookups) {
+  const Absent& absent = absent_[plane];
+  list_keys(absent);
+  index_[plane]->insert_missing(keys_of_missing_.data(), slots_of_missing_.data(),
+                                keys_of_missing_.size(),
+                                [&](size_t i) { return missing_[absent.begin + i].slot; });
+  for (const Absent::Lookup& lookup : absent.lookups)
+    lookups.slots[lookup.at] = missing_[lookup.number].slot;
+}
+
+uint32_t Tiers::slot_for(uint32_t tile, Fetch& fetch) {
+  Residents& residents = residents_of(tile);
+  uint32_t slot = Shelf::NONE;
+  if (residents.shelf().has_room() || !no_blocks_) slot = residents.shelf().take();
+  if (slot != Shelf::NONE) return slot;
+  no_blocks_ = true;
+  slot = residents.victim(held_from(), planned_ + 1, [&](const Resident& row, bool soon) FF_ALWAYS {
+    if (soon) {
+      index_of(row.tile).ask_next(row.key);
+      host_.ask_next(row.tile, row.key);
+    } else {
+      index_of(row.tile).ask(row.key);
+      host_.ask_admit(row.tile, row.key);
+    }
+  });
+  if (slot != Shelf::NONE) {
+    evict(residents, slot, fetch);
+    return slot;
+  }
+  for (size_t s = 0; s < shelves_.size(); ++s) {
+    if (s == shelf_of_tile_[tile]) continue;
+    for (const uint32_t block : residents_[s].idle_blocks(held_from())) {
+      clear_block(s, block, fetch);
+      if ((slot = residents.shelf().take()) != Shelf::NONE) return slot;
+    }
+  }
+  throw NoRoom{Room::pad_full, shelf_of_tile_[tile]};
+}
+
+// Sends the row at the slot, which stays taken, to the host tier.
+void Tiers::evict(Residents& from, uint32_t slot, Fetch& fetch) {
+  const Resident row = from.at(slot);
+  const uint32_t host = host_.admit(row.tile, row.key, next_fetch_);
+  if (host == HostTier::NONE) throw NoRoom{Room::host_full, 0};
+  index_of(row.tile).erase(&row.key, 1);
+  if (from.wanted(slot) > planned_) want_later(row.tile, row.key, from.wanted(slot));
+  from.leave(slot);
+  fetch.down.push_back({place(row.tile, slot), host_.record(row.tile, host)});
+  traffic_.host_written_bytes += host_.record_bytes(row.tile);
+}
+
+Fetch::Place Tiers::place(uint32_t tile, uint32_t slot) const {
+  return {tile, slot, residents_of(tile).shelf().view().weights(slot)};
+}
+
+// Gives a block back to the pool.
+void Tiers::clear_block(size_t shelf, uint32_t block, Fetch& fetch) {
+  const RowLayout& layout = shelves_[shelf]->layout();
+  no_blocks_ = false;
+  for (uint32_t row = 0; row < layout.rows; ++row) {
+    const uint32_t slot = block << layout.shift | row;
+    if (residents_[shelf].vacant(slot)) continue;
+    evict(residents_[shelf], slot, fetch);
+    shelves_[shelf]->give(slot);
+  }
+}
+
+// When no ticket is out, any row can leave, even one that the batch wants: it comes back where
+// there is room. First the other shelves give half of their blocks, then all give everything.
+Tiers::Room Tiers::give_way(size_t for_shelf, int attempt, Fetch& fetch) try {
+  for (size_t s = 0; s < shelves_.size(); ++s) {
+    if (attempt == 0 && s == for_shelf) continue;
+    std::vector<uint32_t> blocks = residents_[s].idle_blocks(ticket_ + 1);
+    if (attempt == 0) blocks.resize((blocks.size() + 1) / 2);
+    for (const uint32_t block : blocks) clear_block(s, block, fetch);
+  }
+  return Room::enough;
+} catch (const NoRoom& no) {
+  return no.reason;
+}
+
+void Tiers::undo() {
+  for (size_t i = 0; i < entered_; ++i) {
+    const Missing& row = missing_[i];
+    index_of(row.tile).erase(&row.key, 1);
+    residents_of(row.tile).leave(row.slot);
+    residents_of(row.tile).shelf().give(row.slot);
+  }
+  entered_ = 0;
+}
+
+// Says where the rows that entered come from.
+void Tiers::bring_in(Fetch& fetch) {
+  freed_.clear();
+  fetch.up.reserve(missing_.size());
+  for (size_t i = 0; i < missing_.size(); ++i) {
+    const Missing& later = missing_[std::min(i + AHEAD, missing_.size() - 1)];
+    if (later.host != HostTier::NONE) host_.ask_take(later.tile, later.key, later.host);
+    const Missing& soon = missing_[std::min(i + AHEAD / 2, missing_.size() - 1)];
+    if (soon.host != HostTier::NONE) host_.ask_next(soon.tile, soon.key);
+    bring_in(missing_[i], fetch);
+  }
+  for (const auto& [tile, host] : freed_) host_.give(tile, host);
+}
+
+void Tiers::bring_in(const Missing& row, Fetch& fetch) {
+  Index& later = *later_[plane_[row.tile]];
+  uint32_t batch;
+  if (later.size() > 0 && later.erase(&row.key, 1, &batch) == 1)
+    residents_of(row.tile).wanted(row.slot) = batch;
+  const uint32_t host = row.host;
+  const bool dropped = host != HostTier::NONE && !host_.holds(row.tile, row.key, host);
+  if (host != HostTier::NONE && !dropped) {
+    fetch.up.push_back({place(row.tile, row.slot), host_.record(row.tile, host)});
+    if (host_.take(row.tile, host)) fetch.stale.push_back({row.tile, row.key});
+    freed_.emplace_back(row.tile, host);
+    ++traffic_.host_hits;
+    traffic_.host_read_bytes += host_.record_bytes(row.tile);
+  } else if (row.in_file || dropped) {  // for a row that left the pad, as the file has it
+    fetch.from_file.push_back({place(row.tile, row.slot), row.key, nullptr});
+    ++traffic_.file_hits;
+    traffic_.file_read_bytes += host_.record_bytes(row.tile);
+  } else {
+    const uint64_t position = keys_[row.tile].id(row.key);
+    fetch.births.push_back({place(row.tile, row.slot), tiles_[row.tile]->id_of(position)});
+    tiles_[row.tile]->count(+1);
+    ++traffic_.born;
+  }
+}
+
+}  // namespace ff
