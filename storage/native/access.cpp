@@ -86,6 +86,8 @@ void Pad::read(size_t t, const int64_t* ids, size_t n, char* records, bool* foun
   const auto lock = settled();
   if (tiers_) {
     tiers_->read(refs(t, at, records).data(), n, found);
+    for (size_t i = 0; i < n && population_ && population_->reclaims(t); ++i)
+      if (found[i]) found[i] = !record_is_gone(t, at[i], records + i * bytes);
   } else {
     std::vector<uint32_t> slots(n);
     find(t, at, slots.data());
@@ -96,6 +98,14 @@ void Pad::read(size_t t, const int64_t* ids, size_t n, char* records, bool* foun
   }
   for (size_t i = 0; i < n; ++i)
     if (!found[i]) tile.bear_record(static_cast<uint64_t>(ids[i]), records + i * bytes);
+}
+
+// Whether a row counts as gone, by what its record says of it.
+bool Pad::record_is_gone(size_t t, int64_t position, const char* record) const {
+  Meta meta;
+  memcpy(&meta, record + record_bytes(t) - sizeof meta, sizeof meta);
+  const uint64_t key = keys_[t].key(static_cast<uint64_t>(position));
+  return population_->gone(t, key, [&] { return meta; });
 }
 
 void Pad::write(size_t t, const int64_t* ids, size_t n, const char* records) {

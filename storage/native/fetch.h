@@ -30,6 +30,7 @@ struct Fetch {
   struct Birth {
     Place pad;
     uint64_t id;
+    uint16_t time;
   };
   struct Copy {  // of a host row, for a reader
     const char* host;

@@ -134,6 +134,15 @@ size_t FileTier::bytes() const {
   return held_;
 }
 
+// Cleaning needs some room to move rows, and to find them worth moving.
+size_t FileTier::most_rows(size_t tile) const {
+  constexpr double FILLED = 0.85;
+  const PageLayout page = PageLayout::of(record_bytes(tile));
+  if (options_.budget_bytes == UNLIMITED) return ~size_t{0};
+  const double pages = static_cast<double>(options_.budget_bytes / page.page_bytes);
+  return static_cast<size_t>(FILLED * pages * page.rows);
+}
+
 size_t FileTier::record_bytes(size_t tile) const {
   return kinds_[tiles_.at(tile).kind].facts.record_bytes;
 }

@@ -75,6 +75,7 @@ class FileTier final : public Tier {
   std::vector<uint64_t> keys(size_t tile) const override;
   size_t rows(size_t tile) const override;
   size_t bytes() const override;  // of all segments in the file
+  size_t most_rows(size_t tile) const override;
   size_t growth() const override;
   size_t memory() const;  // bytes of index and buffers
 

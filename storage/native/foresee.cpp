@@ -17,18 +17,21 @@ void Tiers::peek(Ticket& ticket, std::vector<Lookups>& planes) {
   for (size_t plane = 0; plane < planes.size(); ++plane) {
     Lookups& lookups = planes[plane];
     index_[plane]->find(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(), threads_);
+    if (population_ != nullptr) forget_gone(lookups, false);
     stamp(lookups);
     for (const Lookups::Part& part : lookups.parts)
       for (size_t i = part.begin; i < part.end; ++i) {
         if (lookups.slots[i] != Shelf::NONE) continue;
         const uint64_t key = lookups.keys[i];
+        const bool can_go = population_ != nullptr && population_->reclaims(part.tile);
+        if (can_go && !lives_below(part.tile, key, nullptr)) continue;
         const uint32_t host = host_.find(part.tile, key);
         char* to = nullptr;
         if (host != HostTier::NONE) {
           to = room(part.tile);
           fetch.copies.push_back(
               {host_.record(part.tile, host), to, host_.record_bytes(part.tile)});
-        } else if (file_ != nullptr && file_->contains(part.tile, key)) {
+        } else if (file_ != nullptr && (can_go || file_->contains(part.tile, key))) {
           to = room(part.tile);
           fetch.from_file.push_back({{part.tile, Shelf::NONE, nullptr}, key, to});
         } else {

@@ -35,6 +35,7 @@ class HostTier final : public Tier {
   std::vector<uint64_t> keys(size_t tile) const override;
   size_t rows(size_t tile) const override { return counts_[tile]; }
   size_t bytes() const override { return pool_.held(); }
+  size_t most_rows(size_t tile) const override;
 
   size_t record_bytes(size_t tile) const { return record_bytes_[tile]; }
   const KeyRange& range(size_t tile) const { return keys_[tile]; }

@@ -27,6 +27,13 @@ void Index::take(size_t buckets) {
   memory_.grow(bytes);
 }
 
+size_t Index::growth(size_t keys) const {
+  size_t large = scale_.large;
+  while (size_ + keys >= LOAD * large) large += large / 4;
+  const size_t buckets = std::max(large, end_ + 1) + 2 * SPILL;
+  return memory_.after_growth(buckets * sizeof(Bucket)) - memory_.bytes();
+}
+
 void Index::clear() {
   memory_.reset();
   open(0);

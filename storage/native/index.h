@@ -65,6 +65,8 @@ class Index {
   Index& operator=(const Index&) = delete;
 
   size_t size() const { return size_; }
+  // Bytes that so many more keys may take at once.
+  size_t growth(size_t keys) const;
   // Address space taken from the system, the sum of what was charged. Memory in use is never more.
   size_t bytes() const { return memory_.bytes(); }
 

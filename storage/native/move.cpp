@@ -46,8 +46,9 @@ void Tiers::carry_out(Fetch& fetch) {
     const Tile& tile = *tiles_[m.pad.tile];
     unpack_record(tile.layout(), tile.view(), m.pad.weights, m.pad.slot, m.host);
   });
-  each(fetch.births, nothing,
-       [&](const Fetch::Birth& b) { tiles_[b.pad.tile]->bear(b.id, b.pad.weights, b.pad.slot); });
+  each(fetch.births, nothing, [&](const Fetch::Birth& b) {
+    tiles_[b.pad.tile]->bear(b.id, b.pad.weights, b.pad.slot, b.time);
+  });
   const int64_t moved = now_ns();
   read_file(fetch);
   const int64_t end = now_ns();
@@ -140,6 +141,8 @@ size_t Tiers::erase(const RowRef* rows, size_t n) {
     const RowRef& row = rows[i];
     const uint32_t slot = find(row.tile, row.key);
     size_t here = slot != Shelf::NONE;
+    const bool can_go = population_ != nullptr && population_->reclaims(row.tile);
+    if (can_go) forget_score(row.tile, row.key, slot);
     if (here) {
       index_of(row.tile).erase(&row.key, 1);
       residents_of(row.tile).leave(slot);
@@ -155,6 +158,7 @@ size_t Tiers::erase(const RowRef* rows, size_t n) {
 }
 
 std::vector<uint64_t> Tiers::keys(size_t tile) const {
+  if (population_ != nullptr && population_->reclaims(tile)) return living_keys(tile);
   std::vector<uint64_t> all = host_.keys(tile);
   index_of(tile).for_each([&](uint64_t key, uint32_t) {
     if (keys_[tile].owns(key)) all.push_back(key);

@@ -16,6 +16,7 @@
 
 #include "group.h"
 #include "index.h"
+#include "owners.h"
 #include "population.h"
 #include "request.h"
 #include "tiers.h"
@@ -84,10 +85,6 @@ class Pad {
   struct Retired {  // a slot that serves again when readers planned by then are released
     uint32_t reader, tile, slot;
   };
-  struct Owner {  // of the keys from here on
-    uint64_t base;
-    uint32_t tile;
-  };
 
   void read_segments(const Request& request, Ticket& ticket) const;
   void make_runs(Ticket& ticket) const;
@@ -95,7 +92,7 @@ class Pad {
   std::unique_ptr<Ticket> plan(const Request& request, bool train, bool counts);
   std::unique_ptr<Ticket> make_plan(const Request& request, bool train, bool counts);
   void resolve(const Request& request, Ticket& ticket, bool counts);
-  bool resolve_in_tiers(const Request& request, Ticket& ticket);
+  bool resolve_in_tiers(const Request& request, Ticket& ticket, bool counts);
   void look_up(const Run& run, const int64_t* ids, std::vector<Lookups>& planes) const;
   void copy_slots(Ticket& ticket) const;
   [[noreturn]] void refuse_batch(const std::vector<Lookups>& planes) const;
@@ -107,6 +104,7 @@ class Pad {
 
   // reclaim.cpp
   void populate(Ticket& ticket, bool counts);
+  void begin_batch(Ticket& ticket);
   void forget_gone(size_t plane, Lookups& lookups, bool erase);
   void admit(Lookups& lookups);
   void bury(size_t plane, uint32_t tile, uint64_t key);
@@ -116,14 +114,13 @@ class Pad {
   std::vector<size_t> rows_wanted() const;
   size_t bytes_lacking(const std::vector<size_t>& rows, size_t times) const;
   void make_room();
-  bool empty_blocks(size_t bytes);
+  bool empty_blocks(size_t bytes, const std::vector<size_t>& rows, size_t times);
   size_t entries() const;
   void start_sweep();
   void sweep_on();
   void sweep(size_t entries);
   void sweep_part(size_t plane);
   void move(size_t plane, uint32_t tile, uint64_t key, uint32_t slot);
-  uint32_t tile_of(size_t plane, uint64_t key) const;
 
   void touch_rows(const Ticket& ticket, const Share& piece, const float* norms,
                   std::vector<Touch>& touches) const;
@@ -131,12 +128,12 @@ class Pad {
   void share_replies(Ticket& ticket) const;
   void share_updates(Ticket& ticket) const;
   void check(const Ticket& ticket, size_t segments) const;
-  void know_owners();
   Shelf& shelf_for(const TileSpec& spec, size_t limit);
   [[noreturn]] void refuse_id(size_t tile, int64_t id) const;
   std::unique_lock<std::mutex> settled() const;
   std::vector<RowRef> refs(size_t tile, const std::vector<int64_t>& positions, char* records) const;
   std::vector<int64_t> positions(size_t tile, const int64_t* ids, size_t n) const;
+  bool record_is_gone(size_t tile, int64_t position, const char* record) const;
   void find(size_t tile, const std::vector<int64_t>& positions, uint32_t* slots) const;
 
   int threads_;
@@ -148,7 +145,7 @@ class Pad {
   std::vector<char> zeros_;
   // Dynamic rows. Tiles of the same table have an index each, because they share its keys: the
   // first of each table is in plane 0, the second (other columns or bucket) in plane 1.
-  std::vector<size_t> plane_;
+  std::vector<uint32_t> plane_;
   std::vector<std::unique_ptr<Index>> index_;
 
   mutable std::mutex mutex_;  // everything below, the index and the bookkeeping of tiles
@@ -158,7 +155,8 @@ class Pad {
   std::vector<Ticket> spares_;
 
   std::unique_ptr<Population> population_;  // none: all ids get rows, which stay
-  std::vector<std::vector<Owner>> owners_;  // by plane, of dynamic tables
+  std::unique_ptr<Owners> owners_;
+  uint32_t begun_ = 0;  // number of a batch that has begun and found no room yet
   struct {
     size_t plane = 0, entry = 0;
   } sweep_at_;

@@ -53,7 +53,10 @@ Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget,
     }
     while (spec.dynamic() && index_.size() <= plane_.back())
       index_.push_back(std::make_unique<Index>(0, huge_pages, [this](size_t bytes) {
-        pool_->charge(bytes, "the index of the dynamic tables");
+        constexpr auto owner = "the index of the dynamic tables";
+        if (pool_->charge(bytes, owner, false)) return;
+        pool_->shrink_for(bytes);
+        pool_->charge(bytes, owner);
       }));
     shelf_of_tile_.push_back(0);
     if (spec.dynamic())
@@ -64,18 +67,10 @@ Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget,
   zeros_.resize(longest);
   if (!Population::needed(policy, specs)) return;
   population_ = std::make_unique<Population>(policy, tiles_);
-  pool_->charge(population_->counter_bytes(), "the counters of admission");
-  know_owners();
-}
-
-// Key ranges of the dynamic tables, in order.
-void Pad::know_owners() {
-  owners_.resize(index_.size());
-  for (uint32_t t = 0; t < tiles_.size(); ++t)
-    if (tiles_[t]->indexed()) owners_[plane_[t]].push_back({keys_[t].base, t});
-  for (auto& owners : owners_)
-    std::sort(owners.begin(), owners.end(),
-              [](const Owner& a, const Owner& b) { return a.base < b.base; });
+  Pool& pool = host != nullptr ? host->pool() : *pool_;
+  pool.charge(population_->counter_bytes(), "the counters of admission");
+  owners_ = std::make_unique<Owners>(keys_, plane_);
+  if (tiers_) tiers_->set_population(population_.get(), owners_.get());
 }
 
 // The shelf that dynamic tiles with such rows share.
@@ -114,7 +109,7 @@ std::unique_ptr<Ticket> Pad::make_plan(const Request& request, bool train, bool 
   make_runs(*ticket);
   if (!tiers_) {
     resolve(request, *ticket, counts);
-  } else if (!resolve_in_tiers(request, *ticket)) {
+  } else if (!resolve_in_tiers(request, *ticket, counts)) {
     spares_.push_back(std::move(*ticket));
     return nullptr;
   }

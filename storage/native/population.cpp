@@ -71,6 +71,7 @@ std::vector<RowClass> Population::sort_into_classes(
 }
 
 void Population::begin_batch(Ticket& ticket, size_t keys, size_t room) {
+  asked_.clear();
   ticket.batch = ++batch_;
   outstanding_.insert(batch_);
   clock_.advance_batch();
@@ -147,6 +148,12 @@ bool Population::admit(size_t tile, uint64_t key, uint32_t sightings) {
   const bool yes = admission_.admit(static_cast<uint32_t>(tile), key, sightings, batch_);
   ++(yes ? counts_[tile].admitted : counts_[tile].refused);
   return yes;
+}
+
+bool Population::admit_once(size_t tile, uint64_t key, uint32_t sightings) {
+  const auto [at, is_new] = asked_.try_emplace({tile, key}, false);
+  if (is_new) at->second = admit(tile, key, sightings);
+  return at->second;
 }
 
 void Population::bear(size_t tile) {

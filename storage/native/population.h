@@ -58,6 +58,8 @@ class Population {
   // What a row takes: its part of a block.
   size_t cost(size_t tile) const { return cost_[tile]; }
   size_t counter_bytes() const { return admission_.bytes(); }
+  // The budget of rows, 0 without one.
+  size_t most_rows() const { return policy_.max_rows; }
   // Rows that can be reclaimed and live, and what they take.
   size_t rows() const;
   size_t bytes() const { return static_cast<size_t>(reclaimer_.bytes()); }
@@ -90,6 +92,8 @@ class Population {
     admission_.ask(static_cast<uint32_t>(tile), key);
   }
   bool admit(size_t tile, uint64_t key, uint32_t sightings);
+  // The same, for a batch whose planning is tried again: asks once.
+  bool admit_once(size_t tile, uint64_t key, uint32_t sightings);
   uint16_t now() const { return clock_.now(); }
 
   // A row is born; one that is gone is taken away; the user erases one, or writes one.
@@ -132,6 +136,7 @@ class Population {
   size_t born_ = 0, born_before_ = 0;    // bytes, of this batch and the one before
   size_t condemned_ = 0;                 // bytes, the last time
   std::vector<Counts> counts_;
+  std::map<std::pair<size_t, uint64_t>, bool> asked_;  // of this batch: tile, key; what was said
 };
 
 }  // namespace ff

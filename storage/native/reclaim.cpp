@@ -22,10 +22,10 @@ constexpr size_t EVERYTHING = ~size_t{0};
 
 // Which of the batch's rows are gone, and which of its ids get one; room for those.
 void Pad::populate(Ticket& ticket, bool counts) {
-  size_t keys = 0;
-  for (const Lookups& lookups : planes_) keys += lookups.keys.size();
-  if (counts) population_->begin_batch(ticket, keys, reclaimable_room());
+  if (counts) begin_batch(ticket);
   if (!ticket.train) {
+    size_t keys = 0;
+    for (const Lookups& lookups : planes_) keys += lookups.keys.size();
     readers_.insert(ticket.reader = ++last_reader_);
     read_.begin(last_reader_, keys, readers_.size());
   }
@@ -37,6 +37,13 @@ void Pad::populate(Ticket& ticket, bool counts) {
   sweep_on();
   make_room();
   ticket.tick = population_->now();  // whoever was condemned until now was so before this batch
+}
+
+void Pad::begin_batch(Ticket& ticket) {
+  size_t keys = 0;
+  for (const Lookups& lookups : planes_) keys += lookups.keys.size();
+  const size_t room = tiers_ ? tiers_->reclaimable_room() : reclaimable_room();
+  population_->begin_batch(ticket, keys, room);
 }
 
 // Erases the rows of the batch that are gone: their ids are new ones then. A reader finds none.
@@ -140,7 +147,7 @@ std::vector<size_t> Pad::rows_wanted() const {
   return rows;
 }
 
-// Bytes of blocks that the pool does not have for `times` as many rows.
+// Bytes that the pool does not have for the blocks of `times` as many rows, and for their keys.
 size_t Pad::bytes_lacking(const std::vector<size_t>& rows, size_t times) const {
   size_t bytes = 0;
   for (size_t s = 0; s < shelves_.size(); ++s) {
@@ -149,6 +156,8 @@ size_t Pad::bytes_lacking(const std::vector<size_t>& rows, size_t times) const {
     if (wanted > vacant)
       bytes += (wanted - vacant + layout.rows - 1) / layout.rows * layout.block_bytes;
   }
+  for (size_t plane = 0; plane < index_.size(); ++plane)
+    bytes += index_[plane]->growth(times * planes_[plane].keys.size());
   const size_t free = pool_->budget() - std::min(pool_->budget(), pool_->in_use());
   return bytes - std::min(bytes, free);
 }
@@ -158,27 +167,30 @@ size_t Pad::bytes_lacking(const std::vector<size_t>& rows, size_t times) const {
 void Pad::make_room() {
   const std::vector<size_t> rows = rows_wanted();
   const size_t soon = bytes_lacking(rows, BATCHES);
-  if (soon > 0 && to_sweep_ == 0 && empty_blocks(soon)) start_sweep();
+  if (soon > 0 && to_sweep_ == 0 && empty_blocks(soon, rows, BATCHES)) start_sweep();
   // Some rows cannot go or be moved now, so each attempt aims higher.
   for (size_t attempt = 1; attempt <= ATTEMPTS; ++attempt) {
     if (bytes_lacking(rows, 1) == 0) return;
     sweep(EVERYTHING);
     const size_t more = attempt * bytes_lacking(rows, 1);
     if (more == 0) return;
-    if (!empty_blocks(more) && population_->condemn(2 * more) == 0) return;
+    if (!empty_blocks(more, rows, 1) && population_->condemn(2 * more) == 0) return;
     start_sweep();
   }
 }
 
-// Begins to empty blocks of the shelf with most room, for the others; false if none has any.
-bool Pad::empty_blocks(size_t bytes) {
+// Begins to empty blocks of the shelf that has most room beside that for `times` as many rows;
+// false if none has any.
+bool Pad::empty_blocks(size_t bytes, const std::vector<size_t>& rows, size_t times) {
   Shelf* roomiest = nullptr;
   size_t most = 0;
-  for (const auto& shelf : shelves_) {
-    const size_t room = shelf->vacant() / shelf->layout().rows * shelf->layout().block_bytes;
-    if (room > std::max(most, shelf->layout().block_bytes)) {
+  for (size_t s = 0; s < shelves_.size(); ++s) {
+    const RowLayout& layout = shelves_[s]->layout();
+    const size_t vacant = shelves_[s]->vacant(), wanted = times * rows[s];
+    const size_t room = (vacant - std::min(vacant, wanted)) / layout.rows * layout.block_bytes;
+    if (room > std::max(most, layout.block_bytes)) {
       most = room;
-      roomiest = shelf.get();
+      roomiest = shelves_[s].get();
     }
   }
   return roomiest != nullptr && !roomiest->empty_out(std::min(bytes, most)).empty();
@@ -229,11 +241,11 @@ void Pad::sweep_part(size_t plane) {
     if (i < seen_.size()) {
       const auto [key, slot] = seen_[i];
       population_->ask_window(key);
-      __builtin_prefetch(tiles_[tile_of(plane, key)]->view().meta(slot));
+      __builtin_prefetch(tiles_[owners_->tile_of(plane, key)]->view().meta(slot));
     }
     if (i < AHEAD) continue;
     const auto [key, slot] = seen_[i - AHEAD];
-    const uint32_t t = tile_of(plane, key);
+    const uint32_t t = owners_->tile_of(plane, key);
     const Tile& tile = *tiles_[t];
     const bool gone = population_->reclaims(t) &&
                       population_->gone(t, key, [&] { return *tile.view().meta(slot); });
@@ -256,14 +268,6 @@ void Pad::move(size_t plane, uint32_t t, uint64_t key, uint32_t slot) {
   unpack_record(tile.layout(), view, view.weights(to), to, record_.data());
   index_[plane]->replace(&key, &to, 1);
   retire(t, key, slot);
-}
-
-// Whose key it is, of a plane of the index.
-uint32_t Pad::tile_of(size_t plane, uint64_t key) const {
-  const auto& owners = owners_[plane];
-  return std::prev(std::upper_bound(owners.begin(), owners.end(), key,
-                                    [](uint64_t k, const Owner& o) { return k < o.base; }))
-      ->tile;
 }
 
 }  // namespace ff

@@ -35,6 +35,7 @@ class Residents {
   Shelf& shelf() const { return *shelf_; }
   const Resident& at(uint32_t slot) const { return who_[slot]; }
   bool vacant(uint32_t slot) const { return used_[slot] == 0; }
+  uint32_t used(uint32_t slot) const { return used_[slot]; }
   // The last foreseen training batch that needs the row.
   uint32_t& wanted(uint32_t slot) const { return wanted_[slot]; }
 

@@ -45,7 +45,7 @@ void Pad::resolve(const Request& request, Ticket& ticket, bool counts) {
 }
 
 // Slots for all ids, or, when reading, copies of rows below the pad. False without room.
-bool Pad::resolve_in_tiers(const Request& request, Ticket& ticket) {
+bool Pad::resolve_in_tiers(const Request& request, Ticket& ticket, bool counts) {
   ticket.missing = ticket.born = 0;
   ticket.borrowed.clear();
   planes_.assign(std::max<size_t>(1, planes_.size()), {});
@@ -53,9 +53,17 @@ bool Pad::resolve_in_tiers(const Request& request, Ticket& ticket) {
   if (!ticket.train) {
     tiers_->peek(ticket, planes_);
   } else {
+    if (population_ && counts && begun_ == 0) {
+      begin_batch(ticket);
+      begun_ = ticket.batch;
+    }
     const Tiers::Room room = tiers_->enter(ticket, planes_);
     if (room == Tiers::Room::pad_full && tiers_->outstanding() == 0) refuse_batch(planes_);
     if (room != Tiers::Room::enough) return false;
+    if (population_ && counts) {
+      ticket.batch = std::exchange(begun_, 0);
+      ticket.tick = population_->now();
+    }
   }
   ticket.slots.resize(request.num_ids);
   copy_slots(ticket);

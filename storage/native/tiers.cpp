@@ -27,7 +27,13 @@ RowLayout divided(RowLayout layout, const std::string& label, size_t budget) {
 Tiers::Tiers(const std::vector<TileSpec>& specs, const std::vector<KeyRange>& keys, Pool& pool,
              const std::vector<std::unique_ptr<Tile>>& tiles, HostTier& host, Tier* file,
              std::mutex& guard, int threads)
-    : keys_(keys), tiles_(tiles), host_(host), file_(file), guard_(guard), threads_(threads) {
+    : keys_(keys),
+      tiles_(tiles),
+      host_(host),
+      file_(file),
+      guard_(guard),
+      threads_(threads),
+      pad_budget_(pool.budget()) {
   std::vector<RowLayout> layouts;
   for (size_t t = 0; t < specs.size(); ++t) {
     const RowLayout layout = Tile::layout_of(specs[t]);
@@ -68,6 +74,7 @@ void Tiers::close() {
 
 void Tiers::release(const Ticket& ticket) {
   outstanding_.erase(ticket.number);
+  return_retired();
   made_room();
 }
 

@@ -20,6 +20,8 @@
 
 #include "fetch.h"
 #include "host_tier.h"
+#include "owners.h"
+#include "population.h"
 #include "request.h"
 #include "residents.h"
 #include "span.h"
@@ -58,6 +60,10 @@ class Tiers {
   ~Tiers() { close(); }
 
   Shelf& shelf_of(size_t tile) { return residents_of(tile).shelf(); }
+  // Who may come and go. Before the first plan.
+  void set_population(Population* population, const Owners* owners);
+  // Bytes that rows which can be reclaimed may have, by their cost in the pad; 0: no limit.
+  size_t reclaimable_room() const;
 
   // Under the guard ------------------------------------------------------------------------------
 
@@ -114,6 +120,10 @@ class Tiers {
     uint64_t key;
     uint32_t host;  // slot in the host tier, or NONE
     bool in_file;   // and not in the host tier. If neither, it is born
+    bool refused = false;
+  };
+  struct Retired {  // a slot that serves again when tickets before this one are released
+    uint32_t ticket, shelf, slot;
   };
   // Which of them belong to a plane, and which of its lookups ask for them.
   struct Absent {
@@ -143,6 +153,24 @@ class Tiers {
   void undo();
   void bring_in(Fetch& fetch);
   void bring_in(const Missing& row, Fetch& fetch);
+  // tiers_reclaim.cpp
+  size_t rows_that_fit() const;
+  void forget_gone(Lookups& lookups, bool erase);
+  void bury_in_pad(uint32_t tile, uint64_t key);
+  void bury_below(uint32_t tile, uint64_t key, Meta meta, Fetch& fetch);
+  void note_below(uint32_t tile, uint64_t key, Meta meta);
+  void forget_below(uint32_t tile, uint64_t key);
+  void forget_score(uint32_t tile, uint64_t key, uint32_t slot);
+  bool lives_below(uint32_t tile, uint64_t key, Fetch* fetch);
+  void admit(std::vector<Lookups>& planes, Fetch& fetch);
+  void leave_out_refused(std::vector<Lookups>& planes);
+  void return_retired();
+  size_t entries() const;
+  void sweep_on(bool everything, Fetch& fetch);
+  bool forget_some(Fetch& fetch);
+  std::vector<uint64_t> living_keys(size_t tile) const;
+  void sweep_part(bool in_pad, size_t plane, Fetch& fetch);
+
   void want_later(uint32_t tile, uint64_t key, uint32_t batch);
   uint64_t start(Fetch&& fetch);
   void carry_out(Fetch& fetch);
@@ -156,7 +184,8 @@ class Tiers {
   Tier* file_;
   std::mutex& guard_;
   int threads_;
-  double left_ = 1;  // share of the budget for blocks
+  size_t pad_budget_;
+  double left_ = 1;  // share of it for blocks
   std::vector<std::unique_ptr<Shelf>> shelves_;
   std::vector<Residents> residents_;
   std::vector<std::unique_ptr<Index>> index_;  // of the pad, by plane
@@ -177,6 +206,17 @@ class Tiers {
   uint32_t next_fetch_ = 1;                           // its number
   bool no_blocks_ = false;                            // the pool had none
   std::vector<std::pair<uint32_t, uint32_t>> freed_;  // host slots to give back after it
+
+  Population* population_ = nullptr;  // none: all ids get rows, which stay
+  const Owners* owners_ = nullptr;
+  std::vector<std::unique_ptr<Index>> below_;  // time and score of rows below the pad, by plane
+  size_t most_rows_ = 0;                       // that can go and fit all tiers; 0: no limit
+  size_t to_sweep_ = 0;                        // entries that the sweep has not seen
+  struct {
+    size_t index = 0, entry = 0;  // of the pad's indexes, then of below_
+  } sweep_at_;
+  std::vector<std::pair<uint64_t, uint32_t>> seen_;  // of the part being swept
+  std::deque<Retired> retired_;
 
   Room refused_ = Room::enough;
   std::condition_variable room_;

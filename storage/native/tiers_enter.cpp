@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <bit>
 
+#include "errors.h"
 #include "tiers.h"
 
 namespace ff {
 namespace {
 
 constexpr size_t AHEAD = 16;  // rows asked for ahead
+constexpr int ATTEMPTS = 16;  // to make room by forgetting rows
 
 }  // namespace
 
@@ -30,6 +32,11 @@ Tiers::Room Tiers::enter(Ticket& ticket, std::vector<Lookups>& planes) {
       room_seen_ = room_events_;
       if (write_back_) write_back_->wake();
       return refused_;
+    } catch (const BudgetError&) {
+      undo();
+      if (attempt < ATTEMPTS && forget_some(fetch)) continue;
+      start(std::move(fetch));
+      throw;
     } catch (...) {
       undo();
       start(std::move(fetch));
@@ -55,12 +62,19 @@ void Tiers::find_slots(std::vector<Lookups>& planes, Fetch& fetch) {
   for (size_t plane = 0; plane < planes.size(); ++plane) {
     Lookups& lookups = planes[plane];
     index_[plane]->find(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(), threads_);
+    if (population_ != nullptr) forget_gone(lookups, true);
     stamp(lookups);
   }
   absent_.resize(planes.size());
   for (size_t plane = 0; plane < planes.size(); ++plane) collect(planes[plane], absent_[plane]);
   for (size_t plane = 0; plane < planes.size(); ++plane) locate(plane);
   // Now missing_ is all that the batch lacks, in the order of the request, and where it is.
+  if (population_ != nullptr) {
+    admit(planes, fetch);
+    for (const Lookups& lookups : planes)
+      for (const uint64_t key : lookups.keys) population_->enter_window(key);
+    sweep_on(false, fetch);
+  }
   take_slots(fetch);
   start(std::move(fetch));  // rows that leave are moved while this goes on
   fetch = {};
@@ -97,7 +111,7 @@ void Tiers::collect(const Lookups& lookups, Absent& absent) {
     if (numbers_[place] == Shelf::NONE) {
       while (at >= part->end) ++part;
       numbers_[place] = static_cast<uint32_t>(missing_.size());
-      missing_.push_back({part->tile, Shelf::NONE, key, HostTier::NONE, false});
+      missing_.push_back({part->tile, Shelf::NONE, key, HostTier::NONE, false, false});
     }
     absent.lookups[i] = {at, numbers_[place]};
   }
@@ -178,6 +192,17 @@ uint32_t Tiers::slot_for(uint32_t tile, Fetch& fetch) {
 // Sends the row at the slot, which stays taken, to the host tier.
 void Tiers::evict(Residents& from, uint32_t slot, Fetch& fetch) {
   const Resident row = from.at(slot);
+  if (population_ != nullptr && population_->reclaims(row.tile)) {
+    const Meta meta = *from.shelf().view().meta(slot);
+    if (population_->gone(row.tile, row.key, [&] { return meta; })) {
+      population_->bury(row.tile, meta);
+      tiles_[row.tile]->count(-1);
+      index_of(row.tile).erase(&row.key, 1);
+      from.leave(slot);
+      return;
+    }
+    note_below(row.tile, row.key, meta);
+  }
   const uint32_t host = host_.admit(row.tile, row.key, next_fetch_);
   if (host == HostTier::NONE) throw NoRoom{Room::host_full, 0};
   index_of(row.tile).erase(&row.key, 1);
@@ -246,6 +271,8 @@ void Tiers::bring_in(const Missing& row, Fetch& fetch) {
   uint32_t batch;
   if (later.size() > 0 && later.erase(&row.key, 1, &batch) == 1)
     residents_of(row.tile).wanted(row.slot) = batch;
+  const bool can_go = population_ != nullptr && population_->reclaims(row.tile);
+  if (can_go && (row.host != HostTier::NONE || row.in_file)) forget_below(row.tile, row.key);
   const uint32_t host = row.host;
   const bool dropped = host != HostTier::NONE && !host_.holds(row.tile, row.key, host);
   if (host != HostTier::NONE && !dropped) {
@@ -260,8 +287,10 @@ void Tiers::bring_in(const Missing& row, Fetch& fetch) {
     traffic_.file_read_bytes += host_.record_bytes(row.tile);
   } else {
     const uint64_t position = keys_[row.tile].id(row.key);
-    fetch.births.push_back({place(row.tile, row.slot), tiles_[row.tile]->id_of(position)});
+    const uint16_t time = can_go ? population_->now() : 0;
+    fetch.births.push_back({place(row.tile, row.slot), tiles_[row.tile]->id_of(position), time});
     tiles_[row.tile]->count(+1);
+    if (can_go) population_->bear(row.tile);
     ++traffic_.born;
   }
 }

@@ -1,0 +1,282 @@
+// The part of Tiers that forgets rows. Time and score of a row are in its 4 bytes while it is in
+// the pad; of those below it a copy is kept in memory, so that nobody has to read a file to know
+// who is gone.
+#include <algorithm>
+
+#include "errors.h"
+#include "tiers.h"
+
+namespace ff {
+namespace {
+
+constexpr size_t AHEAD = 16;
+constexpr size_t PART = 256;  // entries of an index looked at together
+constexpr size_t INDEX_BYTES = 27;
+// Shares of the host tier that may go into indexes and metadata of rows in the file, and of what is
+// free at first that may go into metadata.
+constexpr double MOST_OF_HOST = 0.2, MOST_OF_FREE = 0.25;
+
+uint32_t packed(Meta meta) { return std::min(bit_cast<uint32_t>(meta), Index::NONE - 1); }
+Meta unpacked(uint32_t bits) { return bit_cast<Meta>(bits); }
+
+}  // namespace
+
+void Tiers::set_population(Population* population, const Owners* owners) {
+  population_ = population;
+  owners_ = owners;
+  for (size_t t = 0; t < plane_.size(); ++t)
+    while (population->reclaims(t) && below_.size() <= plane_[t])
+      below_.push_back(std::make_unique<Index>(0, false));
+  if (host_.pool().budget() == Pool::UNLIMITED) return;
+  if (below_.empty()) return;
+  const size_t free = host_.pool().budget() - host_.pool().held();
+  most_rows_ = std::min(
+      rows_that_fit(), static_cast<size_t>(MOST_OF_FREE * static_cast<double>(free)) / INDEX_BYTES);
+  if (const size_t wanted = population_->most_rows(); wanted > 0)
+    most_rows_ = std::min(most_rows_, wanted + wanted / 4);
+  host_.pool().charge(INDEX_BYTES * most_rows_, "times and scores of rows below the pad");
+}
+
+// Rows that pad, host and file hold together, if all are as large as the largest that can go.
+size_t Tiers::rows_that_fit() const {
+  size_t rows = ~size_t{0};
+  for (size_t t = 0; t < plane_.size(); ++t) {
+    if (!population_->reclaims(t)) continue;
+    const RowLayout& layout = tiles_[t]->layout();
+    const double here = left_ * static_cast<double>(pad_budget_);
+    double below = static_cast<double>(host_.most_rows(t));
+    if (file_ != nullptr) {
+      const double budget = static_cast<double>(host_.pool().budget());
+      below += std::min(static_cast<double>(file_->most_rows(t)),
+                        MOST_OF_HOST * budget / (2 * INDEX_BYTES));
+    }
+    const double all = here / static_cast<double>(layout.block_bytes) * layout.rows + below;
+    rows = std::min(rows, static_cast<size_t>(all));
+  }
+  return rows;
+}
+
+size_t Tiers::reclaimable_room() const {
+  if (most_rows_ == 0) return 0;
+  size_t rows = most_rows_, most = 0;
+  for (size_t t = 0; t < plane_.size(); ++t)
+    if (population_->reclaims(t))
+      most = std::max(most, population_->cost(t));
+    else
+      rows -= std::min(rows, tiles_[t]->rows());
+  return std::max<size_t>(1, rows * most);
+}
+
+// Takes rows of the batch that are gone out of the pad: their ids are new ones then. A reader finds
+// none.
+void Tiers::forget_gone(Lookups& lookups, bool erase) {
+  for (const Lookups::Part& part : lookups.parts) {
+    if (!population_->reclaims(part.tile)) continue;
+    const RowView view = shelf_of(part.tile).view();
+    for (size_t i = part.begin; i < part.end + AHEAD; ++i) {
+      if (i < part.end) {
+        population_->ask_window(lookups.keys[i]);
+        if (lookups.slots[i] != Shelf::NONE) __builtin_prefetch(view.meta(lookups.slots[i]));
+      }
+      if (i < part.begin + AHEAD) continue;
+      const uint64_t key = lookups.keys[i - AHEAD];
+      uint32_t& slot = lookups.slots[i - AHEAD];
+      const bool gone = slot != Shelf::NONE &&
+                        population_->gone(part.tile, key, [&] { return *view.meta(slot); });
+      if (gone && erase) bury_in_pad(part.tile, key);
+      if (gone) slot = Shelf::NONE;
+    }
+  }
+}
+
+void Tiers::bury_in_pad(uint32_t tile, uint64_t key) {
+  uint32_t slot = Shelf::NONE;
+  if (index_of(tile).erase(&key, 1, &slot) == 0) return;
+  Residents& residents = residents_of(tile);
+  population_->bury(tile, *residents.shelf().view().meta(slot));
+  tiles_[tile]->count(-1);
+  const bool held = residents.used(slot) >= held_from();  // by a reader
+  residents.leave(slot);
+  if (held)
+    retired_.push_back({ticket_, shelf_of_tile_[tile], slot});
+  else
+    residents.shelf().give(slot);
+}
+
+// Slots that a reader may know serve again when all tickets of that time are released.
+void Tiers::return_retired() {
+  while (!retired_.empty() &&
+         (outstanding_.empty() || retired_.front().ticket <= *outstanding_.begin())) {
+    shelves_[retired_.front().shelf]->give(retired_.front().slot);
+    retired_.pop_front();
+  }
+}
+
+// A row leaves the pad, or comes back.
+void Tiers::note_below(uint32_t tile, uint64_t key, Meta meta) {
+  Index& below = *below_[plane_[tile]];
+  const uint32_t bits = packed(meta);
+  uint32_t slot;
+  if (below.find_or_insert(&key, &slot, 1, [&](size_t) { return bits; }) == 0)
+    below.replace(&key, &bits, 1);
+}
+
+void Tiers::forget_below(uint32_t tile, uint64_t key) { below_[plane_[tile]]->erase(&key, 1); }
+
+// The user erases a row, which is at the slot or below the pad.
+void Tiers::forget_score(uint32_t tile, uint64_t key, uint32_t slot) {
+  if (slot != Shelf::NONE) return population_->erase(tile, *shelf_of(tile).view().meta(slot));
+  uint32_t bits;
+  if (below_[plane_[tile]]->erase(&key, 1, &bits) == 1) population_->erase(tile, unpacked(bits));
+}
+
+// Whether a row that can go is below the pad, and not gone; one that is gone is taken away.
+bool Tiers::lives_below(uint32_t tile, uint64_t key, Fetch* fetch) {
+  uint32_t bits;
+  below_[plane_[tile]]->find(&key, &bits, 1, 1);
+  if (bits == Index::NONE) return false;
+  if (!population_->gone(tile, key, [&] { return unpacked(bits); })) return true;
+  if (fetch != nullptr) bury_below(tile, key, unpacked(bits), *fetch);
+  return false;
+}
+
+void Tiers::bury_below(uint32_t tile, uint64_t key, Meta meta, Fetch& fetch) {
+  population_->bury(tile, meta);
+  tiles_[tile]->count(-1);
+  forget_below(tile, key);
+  const uint32_t host = host_.find(tile, key);
+  bool in_file = host == HostTier::NONE;
+  if (host != HostTier::NONE) {
+    in_file = host_.take(tile, host);
+    host_.give(tile, host);
+  }
+  if (in_file) fetch.stale.push_back({tile, key});
+}
+
+// Which missing rows exist nowhere, and which of these are refused.
+void Tiers::admit(std::vector<Lookups>& planes, Fetch& fetch) {
+  for (Missing& row : missing_) {
+    if (!population_->reclaims(row.tile)) continue;
+    if (lives_below(row.tile, row.key, &fetch)) {
+      row.in_file = row.host == HostTier::NONE;
+    } else {
+      row.host = HostTier::NONE;
+      row.in_file = false;
+    }
+  }
+  std::vector<uint32_t> sightings(missing_.size());
+  for (const Absent& absent : absent_)
+    for (const Absent::Lookup& lookup : absent.lookups) ++sightings[lookup.number];
+  bool any = false;
+  for (size_t i = 0; i < missing_.size(); ++i) {
+    Missing& row = missing_[i];
+    if (!population_->filters(row.tile) || row.host != HostTier::NONE || row.in_file) continue;
+    row.refused = !population_->admit_once(row.tile, row.key, sightings[i]);
+    any |= row.refused;
+  }
+  if (any) leave_out_refused(planes);
+}
+
+void Tiers::leave_out_refused(std::vector<Lookups>& planes) {
+  std::vector<uint32_t> number(missing_.size(), Shelf::NONE);
+  size_t kept = 0;
+  for (size_t plane = 0; plane < planes.size(); ++plane) {
+    Absent& absent = absent_[plane];
+    const size_t begin = kept;
+    for (size_t i = absent.begin; i < absent.end; ++i) {
+      if (missing_[i].refused) continue;
+      number[i] = static_cast<uint32_t>(kept);
+      missing_[kept++] = missing_[i];
+    }
+    absent.begin = begin;
+    absent.end = kept;
+    auto& lookups = absent.lookups;
+    for (Absent::Lookup& lookup : lookups) {
+      lookup.number = number[lookup.number];
+      if (lookup.number == Shelf::NONE) planes[plane].slots[lookup.at] = Population::REFUSED;
+    }
+    lookups.erase(std::remove_if(lookups.begin(), lookups.end(),
+                                 [](const auto& l) { return l.number == Shelf::NONE; }),
+                  lookups.end());
+  }
+  missing_.resize(kept);
+}
+
+size_t Tiers::entries() const {
+  size_t entries = 0;
+  for (const auto& index : index_) entries += index->extent();
+  for (const auto& index : below_) entries += index->extent();
+  return entries;
+}
+
+// Some of the sweep over all rows that can go, in the pad and below it.
+void Tiers::sweep_on(bool everything, Fetch& fetch) {
+  if (to_sweep_ == 0 && !population_->clean()) {
+    to_sweep_ = entries();
+    population_->sweep_began();
+  }
+  size_t left = everything ? to_sweep_ : population_->share_of_sweep(entries());
+  for (left = std::min(left, to_sweep_); left > 0;) {
+    const size_t pads = index_.size();
+    if (sweep_at_.index >= pads + below_.size()) sweep_at_ = {};
+    const bool in_pad = sweep_at_.index < pads;
+    const Index& index = in_pad ? *index_[sweep_at_.index] : *below_[sweep_at_.index - pads];
+    const size_t extent = index.extent();
+    const size_t n = std::min({PART, left, extent - std::min(extent, sweep_at_.entry)});
+    if (n == 0) {
+      sweep_at_ = {sweep_at_.index + 1, 0};
+      if (entries() == 0) to_sweep_ = left = 0;
+    } else {
+      seen_.clear();
+      index.for_part(sweep_at_.entry, n,
+                     [&](uint64_t key, uint32_t value) { seen_.emplace_back(key, value); });
+      sweep_part(in_pad, in_pad ? sweep_at_.index : sweep_at_.index - pads, fetch);
+      sweep_at_.entry += n;
+      left -= n;
+      to_sweep_ -= n;
+    }
+    if (to_sweep_ == 0) population_->sweep_ended();
+  }
+}
+
+// When a tier is full, whatever the budgets of rows say; false if nobody can go.
+bool Tiers::forget_some(Fetch& fetch) {
+  if (population_ == nullptr || population_->condemn(population_->bytes() / 16 + 1) == 0)
+    return false;
+  to_sweep_ = 0;
+  sweep_on(true, fetch);
+  return true;
+}
+
+std::vector<uint64_t> Tiers::living_keys(size_t tile) const {
+  std::vector<uint64_t> keys;
+  const RowView view = tiles_[tile]->view();
+  index_of(tile).for_each([&](uint64_t key, uint32_t slot) {
+    if (!keys_[tile].owns(key)) return;
+    if (!population_->gone(tile, key, [&] { return *view.meta(slot); })) keys.push_back(key);
+  });
+  below_[plane_[tile]]->for_each([&](uint64_t key, uint32_t bits) {
+    if (!keys_[tile].owns(key)) return;
+    if (!population_->gone(tile, key, [&] { return unpacked(bits); })) keys.push_back(key);
+  });
+  std::sort(keys.begin(), keys.end());
+  return keys;
+}
+
+void Tiers::sweep_part(bool in_pad, size_t plane, Fetch& fetch) {
+  for (const auto& [key, value] : seen_) {
+    const uint32_t tile = owners_->tile_of(plane, key);
+    if (!population_->reclaims(tile)) continue;
+    if (!in_pad) {
+      if (population_->gone(tile, key, [v = value] { return unpacked(v); }))
+        bury_below(tile, key, unpacked(value), fetch);
+      continue;
+    }
+    const RowView view = shelf_of(tile).view();
+    if (residents_of(tile).used(value) < held_from() &&
+        population_->gone(tile, key, [&, v = value] { return *view.meta(v); }))
+      bury_in_pad(tile, key);
+  }
+}
+
+}  // namespace ff
