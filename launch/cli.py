@@ -47,6 +47,10 @@ COMMANDS = {
     "bench train": Command("bench_train", "measure a whole training step", ranks="all"),
     "bench file": Command("bench_file", "measure the file tier against the bare device"),
     "bench tiers": Command("bench_tiers", "measure rows below the pad", ranks="all"),
+    "study kraken": Command("study.kraken", "AUC against memory: reclaiming against hashing"),
+    "study optimizer": Command("study.optimizer", "AUC and bytes of three optimizers of rows"),
+    "study importance": Command("study.importance", "which rows are worth their memory"),
+    "study soak": Command("study.soak", "endless new ids at a fixed budget", ranks="all"),
     "env": Command("env", "show what was found: MPI, GPUs, HDF5, native cores", ranks="any"),
 }
 
@@ -150,7 +154,7 @@ def _load(module: str, name: str) -> ModuleType:
 
 
 def _usage() -> str:
-    rows = (f"  {name:<16}{command.summary}" for name, command in COMMANDS.items())
+    rows = (f"  {name:<18}{command.summary}" for name, command in COMMANDS.items())
     return USAGE.format(commands="\n".join(rows))
 
 

@@ -1,0 +1,1 @@
+"""Studies: experiments whose figures say what the runtime's memory is worth."""
