@@ -21,6 +21,7 @@ from fourfold.runtime.cost import Rates, tile_cost
 from fourfold.runtime.errors import ConfigError
 from fourfold.runtime.roles import Roles, assign_roles
 from fourfold.runtime.tiers import TierDemand
+from fourfold.runtime.turnover import RankTurnover
 from fourfold.runtime.units import show_bytes, show_seconds
 from fourfold.runtime.world import World
 
@@ -112,11 +113,16 @@ def as_text(report: Report) -> str:
         (
             f"{report.world}; {report.roles}\nlookups: {report.blueprint.lookups}",
             report.blueprint.plan.placement.describe(prediction.table_bytes),
-            aligned(spread, right=(1, 2, 3, 4)),
+            "\n".join((aligned(spread, right=(1, 2, 3, 4)), *_turnover(report, holders))),
             aligned(stages, right=(1, 2)),
             f"predicted step {show_seconds(step)}, {rate:,.0f} samples/s; {hint(report)}",
         )
     )
+
+
+def _turnover(report: Report, holders: list[int]) -> list[str]:
+    turnover = report.blueprint.turnover
+    return [] if turnover is None else turnover.describe(holders)
 
 
 def _pads(report: Report, holders: list[int]) -> list[tuple[str, ...]]:
@@ -191,6 +197,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "tables": tables,
         "tier_bytes": {tier: held.tolist() for tier, held in prediction.tier_bytes.items()},
         **_pads_json(report.blueprint.demand),
+        **_turnover_json(report.blueprint.turnover),
         "load_s": prediction.load.tolist(),
         "stages_s": prediction.stage_seconds,
         "route_s": float(prediction.route.max()),
@@ -206,4 +213,13 @@ def _pads_json(demand: TierDemand | None) -> dict[str, Any]:
     return {
         "batch_pad_bytes": demand.batch_pad.tolist(),
         "lookahead_pad_bytes": demand.ahead_pad.tolist(),
+    }
+
+
+def _turnover_json(turnover: RankTurnover | None) -> dict[str, Any]:
+    if turnover is None:
+        return {}
+    return {
+        "protected_rows": turnover.protected.tolist(),
+        "window_rows": turnover.window.tolist(),
     }

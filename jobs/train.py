@@ -22,6 +22,7 @@ from fourfold.runtime.errors import Error
 from fourfold.runtime.matmul import keep_freed_memory, use_onednn
 from fourfold.runtime.metrics import Metrics
 from fourfold.runtime.models import build_model
+from fourfold.runtime.population import Census, TablePopulation, take_census
 from fourfold.runtime.progress import merge, tier_figures
 from fourfold.runtime.roles import Roles, assign_roles
 from fourfold.runtime.run import RunFolder
@@ -70,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
                 ends.callback(trace.save, folder.path / "trace" / f"rank-{comm.rank:04d}.json")
             ends.enter_context(bags.store)
             trainer = Trainer(model, bags, job.train, embedding_lr=job.embedding.lr, trace=trace)
-            Run(job, comm, roles, folder, trainer).train()
+            placement = blueprint.plan.placement
+            census = take_census(blueprint.tables, job.reclaim, placement, bags.pad, comm.rank)
+            Run(job, comm, roles, folder, trainer, census).train()
         bags.close()
     return 0
 
@@ -103,19 +106,17 @@ def draw_together(job: Job, world: World, roles: Roles, comm: MPI.Intracomm) -> 
     On each rank for itself, rounding on another CPU might break a tie otherwise.
     """
     first = roles.dense[0]
-    drawn = draw(job, world, roles) if comm.rank == first else None
-    blueprint: Blueprint | Exception = comm.bcast(drawn, root=first)
-    if isinstance(blueprint, Exception):
-        raise blueprint
-    return blueprint
-
-
-def draw(job: Job, world: World, roles: Roles) -> Blueprint | Exception:
-    """Make the blueprint, or give the mistake in the job that every rank shall hear of."""
-    try:
-        return make_blueprint(job, world, roles, needs_data=True)
-    except (Error, PlacementError) as error:
-        return error
+    drawn: Blueprint | Exception | None = None
+    if comm.rank == first:
+        try:
+            drawn = make_blueprint(job, world, roles, needs_data=True)
+        except (Error, PlacementError) as error:
+            drawn = error  # every rank shall hear of it
+    drawn = comm.bcast(drawn, root=first)
+    if isinstance(drawn, Exception):
+        raise drawn
+    assert drawn is not None
+    return drawn
 
 
 def introduce(
@@ -134,6 +135,7 @@ def introduce(
         f"rows take up to {show_bytes(int(held.max()))} on a rank if tables reach their expected"
         " size",
         *plan.placement.describe(plan.prediction.table_bytes).splitlines(),
+        *(blueprint.turnover.describe(roles.embedding) if blueprint.turnover else ()),
     ):
         folder.console.line(line)
     if blueprint.demand is not None:
@@ -156,13 +158,20 @@ class Run:
     """The training loop of a job, with its progress, its evaluations and its summary."""
 
     def __init__(
-        self, job: Job, comm: MPI.Intracomm, roles: Roles, folder: RunFolder, trainer: Trainer
+        self,
+        job: Job,
+        comm: MPI.Intracomm,
+        roles: Roles,
+        folder: RunFolder,
+        trainer: Trainer,
+        census: Census | None = None,
     ) -> None:
         self.job = job
         self.comm = comm
         self.roles = roles
         self.folder = folder
         self.trainer = trainer
+        self.census = census
         self.truth: Truth | None = find_truth(job.data)
 
     def train(self) -> None:
@@ -222,7 +231,9 @@ class Run:
         stages = {f"{name}_s": s for name, s in self.trainer.take_stage_seconds().items()}
         moved, busy = store.take_traffic()
         held = {"rows": store.pad.rows, **{f"{tier}_bytes": n for tier, n in store.bytes.items()}}
-        merged = merge(self.comm, {"loss": window.loss, **held, **moved}, {**stages, **busy})
+        counted = {} if self.census is None else self.census.take()
+        sums = {"loss": window.loss, **held, **moved, **counted}
+        merged = merge(self.comm, sums, {**stages, **busy})
         spent = {name: merged[name] / steps for name in (*stages, *busy)}
         tiers = tier_figures(merged, steps) if store.tiered else {}
         shown = {
@@ -231,7 +242,13 @@ class Run:
             "step_s": seconds,
         }
         counts = {name: int(merged[name]) for name in held}
-        self.folder.metrics.write(step=step, **shown, **spent, **tiers, **counts)
+        people: dict[str, dict[str, dict[str, int]]] = {}
+        rows: int | str = counts["rows"]
+        if self.census is not None:
+            tables = self.census.report(merged)
+            people["population"] = {name: asdict(table) for name, table in tables.items()}
+            rows = sum(tables.values(), TablePopulation()).describe()
+        self.folder.metrics.write(step=step, **shown, **spent, **tiers, **counts, **people)
         waited = {"starved_s": spent["starved_s"] + spent["fetch_wait_s"]}
         if store.tiered:
             waited |= {"stalled_s": spent["plan_stalled_s"], "hit_rate": tiers["hit_rate"]}
@@ -240,7 +257,7 @@ class Run:
             **shown,
             exchange_s=spent["forward_s"] + spent["backward_s"],
             **waited,
-            rows=counts["rows"],
+            rows=rows,
         )
 
     def _evaluate(self) -> Metrics:
@@ -275,6 +292,8 @@ class Run:
                 f" which no model can beat, reach {self.truth.drawn_auc:.4f} and"
                 f" {self.truth.drawn_log_loss:.4f}"
             )
+        if self.census is not None:
+            lines.append(self.census.whole.summarize())
         lines.append(f"run folder: {self.folder.path}")
         for line in lines:
             self.folder.console.line(line)

@@ -40,6 +40,7 @@ COMMANDS = {
     "train": Command("train", "train a job on all ranks that mpirun or srun starts", ranks="all"),
     "plan": Command("plan", "show the placement of a job's tables on any number of ranks"),
     "stats": Command("stats", "measure a job's ids: reuse, gaps, and what fewer rows would lose"),
+    "plot": Command("plot", "draw what a run reported: loss, speed, rows that come and go"),
     "generate": Command("generate", "write click logs whose best reachable AUC is known"),
     "convert": Command("convert", "rewrite data in another of the formats that are read"),
     "bench store": Command("bench_store", "measure index, gather and update on this machine"),

@@ -23,6 +23,7 @@ from fourfold.runtime.embedding import EmbeddingBags
 from fourfold.runtime.load import TableLoad, Workload, growth_of
 from fourfold.runtime.planner import plan
 from fourfold.runtime.reclaim import (
+    check_budget,
     check_reclaim,
     check_replicas,
     credit_of,
@@ -33,6 +34,7 @@ from fourfold.runtime.roles import Roles, RolesConfig, assign_roles
 from fourfold.runtime.store import open_store
 from fourfold.runtime.table import EmbeddingConfig, Table, TableConfig, complete_tables
 from fourfold.runtime.tiers import joint_budget
+from fourfold.runtime.turnover import Turnover, first_that_fits
 from fourfold.runtime.world import World
 from fourfold.storage import (
     KeyCode,
@@ -148,7 +150,12 @@ def embedding_bags(
     loads = table_loads(complete, features, reclaim=reclaim)
     work = Workload(batch_size=1024 * len(assigned.dense))
     room = joint_budget(loads, storage)
-    planned = plan(loads, world, assigned, work, config=placement, budget_bytes=room)
+    check_budget(reclaim, storage)
+    turnover = Turnover(reclaim, complete, tuple(loads), 1, work.batch_size, room)
+    _, planned = first_that_fits(
+        turnover.attempts(len(assigned.embedding)),
+        lambda loads: plan(loads, world, assigned, work, config=placement, budget_bytes=room),
+    )
     check_replicas(complete, planned.placement, reclaim, placement)
     return create_bags(
         complete,

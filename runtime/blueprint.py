@@ -16,17 +16,19 @@ import torch
 from fourfold.comm.route import Feature, LookupStats
 from fourfold.runtime.assembly import lookup_stats, table_loads
 from fourfold.runtime.config import Job
+from fourfold.runtime.cut_config import PlacementConfig
 from fourfold.runtime.data.batch import Schema
 from fourfold.runtime.data.reader import open_reader, read_schema
-from fourfold.runtime.errors import DataError
+from fourfold.runtime.errors import ConfigError, DataError
 from fourfold.runtime.load import TableLoad, Workload, growth_of, zipf_distinct
 from fourfold.runtime.models import build_model
 from fourfold.runtime.planner import Plan, plan_or_load
-from fourfold.runtime.reclaim import check_reclaim, check_replicas
+from fourfold.runtime.reclaim import check_budget, check_reclaim, check_replicas
 from fourfold.runtime.roles import Roles
 from fourfold.runtime.statistics import load_statistics, match_tables
 from fourfold.runtime.table import Table, complete_tables
 from fourfold.runtime.tiers import TierDemand, demand, joint_budget
+from fourfold.runtime.turnover import RankTurnover, Turnover, first_that_fits
 from fourfold.runtime.world import World
 
 SAMPLED_BATCHES = 3
@@ -51,6 +53,8 @@ class Blueprint:
     plan: Plan
     demand: TierDemand | None
     """What the tiers must hold; None with one tier."""
+    turnover: RankTurnover | None
+    """What rows need that come and go; None if none do."""
 
 
 def make_blueprint(job: Job, world: World, roles: Roles, *, needs_data: bool = False) -> Blueprint:
@@ -62,6 +66,7 @@ def make_blueprint(job: Job, world: World, roles: Roles, *, needs_data: bool = F
     schema = read_schema(job.data)
     tables, features = complete_tables(job.table, job.embedding, schema.sparse)
     check_reclaim(tables, job.reclaim)
+    check_budget(job.reclaim, job.storage)
     with torch.device("meta"):
         model = build_model(job.model, len(schema.dense), tables, features)
     workload = Workload(
@@ -70,22 +75,72 @@ def make_blueprint(job: Job, world: World, roles: Roles, *, needs_data: bool = F
         dense_parameters=sum(p.numel() for p in model.parameters()),
     )
     stats, loads, lookups = _look_at_data(job, tables, features, needs_data)
-    plan = plan_or_load(
-        loads,
-        world,
-        roles,
+    memory, batches = joint_budget(loads, job.storage), job.train.lookahead + 1
+    samples = batches * workload.batch_size
+    turnover = Turnover(job.reclaim, tables, tuple(loads), batches, samples, memory)
+    try:
+        placed = _place(job, world, roles, turnover, workload, job.placement)
+    except ConfigError:
+        wide = turnover.spread(job.placement)
+        if wide == job.placement:
+            raise
+        placed = _place(job, world, roles, turnover, workload, wide)
+    return Blueprint(
+        schema,
+        tables,
+        features,
+        stats,
+        placed.loads,
+        lookups,
         workload,
-        hardware=job.hardware,
-        config=job.placement,
-        budget_bytes=joint_budget(loads, job.storage),
+        placed.plan,
+        placed.demand,
+        placed.turnover,
     )
-    check_replicas(tables, plan.placement, job.reclaim, job.placement)
-    tiers = None
-    if job.storage.pad_bytes is not None:
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """The fields of a blueprint that a placement decides."""
+
+    loads: tuple[TableLoad, ...]
+    plan: Plan
+    demand: TierDemand | None
+    turnover: RankTurnover | None
+
+
+def _place(
+    job: Job,
+    world: World,
+    roles: Roles,
+    turnover: Turnover,
+    workload: Workload,
+    config: PlacementConfig,
+) -> _Placed:
+    """Place the tables, and say what that needs."""
+
+    def place(loads: list[TableLoad]) -> tuple[Plan, TierDemand | None]:
+        plan = plan_or_load(
+            loads,
+            world,
+            roles,
+            workload,
+            hardware=job.hardware,
+            config=config,
+            budget_bytes=turnover.memory,
+        )
+        if job.storage.pad_bytes is None:
+            return plan, None
         tiers = demand(plan.placement, loads, workload, job.storage, job.train.lookahead)
         prediction = dataclasses.replace(plan.prediction, tier_bytes=tiers.tier_bytes)
-        plan = dataclasses.replace(plan, prediction=prediction)
-    return Blueprint(schema, tables, features, stats, tuple(loads), lookups, workload, plan, tiers)
+        return dataclasses.replace(plan, prediction=prediction), tiers
+
+    num_ranks = len(roles.embedding)
+    turnover.check_memory(num_ranks)
+    loads, (plan, tiers) = first_that_fits(turnover.attempts(num_ranks), place)
+    check_replicas(turnover.tables, plan.placement, job.reclaim, job.placement)
+    on_ranks = turnover.on_ranks(plan.placement) if turnover.any else None
+    return _Placed(tuple(loads), plan, tiers, on_ranks)
 
 
 def _look_at_data(

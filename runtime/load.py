@@ -47,6 +47,8 @@ class TableLoad:
     """Optimizer state of one row of a tile, whatever its width: 4 for row-wise ones."""
     reply: Literal["auto", "rows", "pooled"] = "auto"
     """What travels back: unique rows, sums of bags, or whichever is fewer bytes."""
+    kept_rows: int | None = None
+    """Rows to find room for where others are taken back; None: all."""
     copies: bool = True
     """Whether the planner may replicate it: not if its rows come and go."""
 
@@ -71,8 +73,13 @@ class TableLoad:
 
     @property
     def num_rows(self) -> int:
-        """Rows to find room for."""
+        """Rows that it will have had."""
         return self.rows if self.rows is not None else self.expected_rows
+
+    @property
+    def held_rows(self) -> int:
+        """Rows to find room for."""
+        return self.num_rows if self.kept_rows is None else min(self.kept_rows, self.num_rows)
 
     def distinct(self, num_ids: float) -> float:
         """Estimate how many different ones there are among so many ids."""
@@ -93,7 +100,7 @@ class TableLoad:
 
     def tile_rows(self, buckets: int) -> int:
         """Rows of one tile of `buckets`; of a static table the largest of them."""
-        return -(-self.num_rows // buckets)
+        return -(-self.held_rows // buckets)
 
 
 def padded(num_bytes: int) -> int:

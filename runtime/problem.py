@@ -62,7 +62,7 @@ class Problem:
             raise PlacementError(
                 f"{where}rank {rank} would hold {show_bytes(prediction.held[rank])}, its budget is"
                 f" {show_bytes(self.budget)} (over it: ranks {ranks_text(over)}): spread the tables"
-                " over more ranks, or raise the budget of [storage]"
+                " over more ranks, or raise storage.host_bytes or what else limits it"
             )
 
     def no_room(
@@ -88,8 +88,8 @@ class Problem:
         advice = f"{enough} embedding ranks would do" if enough else "no number of ranks would do"
         return PlacementError(
             f"the tables do not fit: each of the {len(ranks)} embedding ranks would hold at least"
-            f" {show_bytes(need)}{beside}, {limit}. {advice}; or raise the budget, or use 16-bit"
-            " rows"
+            f" {show_bytes(need)}{beside}, {limit}. {advice}; or raise storage.host_bytes or what"
+            " else limits them, or use 16-bit rows"
         )
 
 

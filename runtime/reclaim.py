@@ -15,7 +15,7 @@ from fourfold.runtime.cut_config import PlacementConfig
 from fourfold.runtime.data.batch import Batch
 from fourfold.runtime.errors import ConfigError
 from fourfold.runtime.table import Table
-from fourfold.storage import ReclaimConfig
+from fourfold.storage import ReclaimConfig, StorageConfig
 
 Credit = Callable[[Batch], NDArray[np.float32]]
 """Gives the credits of a batch's samples: (B,), at least 0."""
@@ -33,8 +33,7 @@ def credit_of(config: ReclaimConfig) -> Credit | None:
 
 def takes_credits(table: Table, config: ReclaimConfig) -> bool:
     """Say whether who holds the table must know the credits of its ids."""
-    can_go = table.rows is None and table.priority == "low"
-    return can_go and credit_of(config) is not None
+    return can_be_reclaimed(table, config) and credit_of(config) is not None
 
 
 def loses_rows(table: Table, config: ReclaimConfig) -> str:
@@ -45,9 +44,24 @@ def loses_rows(table: Table, config: ReclaimConfig) -> str:
         return f'admission = "{table.admission.kind}"'
     if table.time_to_live is not None:
         return f"time_to_live = {table.time_to_live}"
-    if config.by != "none" and table.priority == "low":
+    if can_be_reclaimed(table, config):
         return f'reclaim.by = "{config.by}"'
     return ""
+
+
+def can_be_reclaimed(table: Table, config: ReclaimConfig) -> bool:
+    """Say whether rows of the table go for their score when a budget is reached."""
+    return config.by != "none" and table.rows is None and table.priority == "low"
+
+
+def check_budget(config: ReclaimConfig, storage: StorageConfig) -> None:
+    """Raise ConfigError if rows are to go and nothing limits them."""
+    limits = (config.rows, config.bytes, storage.budget_bytes)
+    if config.by != "none" and all(limit is None for limit in limits):
+        raise ConfigError(
+            f'reclaim.by = "{config.by}" has no use without a budget: set reclaim.rows,'
+            " reclaim.bytes or storage.host_bytes, or leave out reclaim.by"
+        )
 
 
 def check_reclaim(tables: Sequence[Table], config: ReclaimConfig) -> None:

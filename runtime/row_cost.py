@@ -31,9 +31,12 @@ PLACE_BYTES = 4
 """In the index of the file, of every row of a static table; of a dynamic table it is a key."""
 SEGMENT_BYTES, MOST_BUFFER_BYTES = 1 << 20, 4 << 20
 RESERVE = 4 / 3
-"""Memory of the file's index and buffers, with what is kept free for the index to grow."""
-WRITTEN_BYTES = 64
-"""Kept free for every row of a write to the file, which has 1 MiB of them at most."""
+"""Memory of the file's index of keys, with what is kept free for it to grow."""
+WRITTEN_BYTES, MOST_SLACK_BYTES = 64, 3 << 20
+"""Kept free, besides, while an index may grow: for every row of a write to the file, which has
+1 MiB of them at most; and for writes until more can be set aside."""
+TABLE_BYTES = 4 * PAGE_BYTES
+"""Kept free for the file's tables of segments to grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class RowCost:
         host = _in_blocks(lined, WAITING_BYTES, beside, storage.host_budget)
         dynamic = table.rows is None
         key, place = (INDEX_BYTES, 0) if dynamic else (0, PLACE_BYTES)
-        return RowCost(*pad, *host, _in_pages(record), key * RESERVE, place * RESERVE, record)
+        return RowCost(*pad, *host, _in_pages(record), key * RESERVE, place, record)
 
 
 def file_memory(storage: StorageConfig, costs: Sequence[RowCost]) -> float:
@@ -83,10 +86,15 @@ def file_memory(storage: StorageConfig, costs: Sequence[RowCost]) -> float:
         return 0
     kinds = len({(cost.record, cost.file) for cost in costs})
     segment = min(max(SEGMENT_BYTES, file >> 16), file // (16 * kinds))
-    buffers = 2 * min(file // 64, MOST_BUFFER_BYTES) + segment
+    page = max(_page(cost.record)[0] for cost in costs)
+    buffers = 2 * max(min(file // 64, MOST_BUFFER_BYTES), page) + max(segment, page)
+    indexes = sum(cost.key > 0 for cost in costs)
+    if not indexes:
+        return buffers + TABLE_BYTES
     written = min(1 << 20, host // 16) // max(cost.record for cost in costs)
-    pages = min(2 * PAGE_BYTES * len(costs), host // 8)
-    return buffers * RESERVE + written * WRITTEN_BYTES + pages
+    slack = min(MOST_SLACK_BYTES, host // 16)
+    pages = min(2 * PAGE_BYTES * indexes, host // 8)
+    return buffers + TABLE_BYTES + written * WRITTEN_BYTES + slack + pages
 
 
 def _in_blocks(row: int, per_slot: int, per_row: int, budget: int | None) -> tuple[float, float]:
@@ -104,6 +112,12 @@ def _in_blocks(row: int, per_slot: int, per_row: int, budget: int | None) -> tup
 
 def _in_pages(record: int) -> float:
     """Give the bytes of a record in the file: no page splits one."""
+    page, records = _page(record)
+    return page / records / FILE_SHARE
+
+
+def _page(record: int) -> tuple[int, int]:
+    """Give the bytes of a page, and how many records it has."""
     stored = record + STORED_BYTES
     page = -(-stored // PAGE_BYTES) * PAGE_BYTES
-    return page / (page // stored) / FILE_SHARE
+    return page, page // stored

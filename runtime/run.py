@@ -2,7 +2,7 @@
 
     runs/<name>/config.toml          the job with nothing left open; itself a job file
     runs/<name>/env.json             versions, commit, hosts, ranks, roles, command line
-    runs/<name>/metrics.jsonl        rank 0: one flat JSON object per line
+    runs/<name>/metrics.jsonl        rank 0: one JSON object per line
     runs/<name>/log/rank-0003.log    one per rank
     runs/<name>/rows/rank-0003.h5    one per embedding rank, if there is a file tier
     runs/<name>/trace/rank-0003.json one per rank, on request
@@ -18,6 +18,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,16 +62,17 @@ class RunConfig:
 
 
 class MetricsLog:
-    """`metrics.jsonl`: flat objects, each with `step` and the time (`time`, UTC)."""
+    """`metrics.jsonl`: objects, each with `step` and the time (`time`, UTC)."""
 
     def __init__(self, path: Path | None) -> None:
         self._file = path.open("w", encoding="utf-8", buffering=1) if path else None
 
-    def write(self, *, step: int, **values: Value) -> None:
+    def write(self, *, step: int, **values: Value | Mapping[str, Mapping[str, int]]) -> None:
         """Add one line, on rank 0; other ranks write nothing.
 
-        values: figures by name, the unit at its end (`step_s`, `sent_bytes`, `samples_per_s`). A
-        figure that is not finite is written as a string ("nan", "inf"), because JSON has none.
+        values: figures by name, the unit at its end (`step_s`, `sent_bytes`, `samples_per_s`), or
+        counts by table and name. A figure that is not finite is written as a string ("nan", "inf"),
+        because JSON has none.
         """
         if self._file is None:
             return
@@ -84,11 +86,11 @@ class MetricsLog:
             self._file.close()
 
 
-def _plain(value: Any) -> Value:
+def _plain(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value  # a NumPy or torch scalar
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 class RunFolder:

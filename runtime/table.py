@@ -62,9 +62,10 @@ class EmbeddingConfig:
     """Of "probability", in (0, 1]."""
     admit_count: int | None = None
     """Of "count", 2 to 15."""
-    time_to_live: int | None = None
+    time_to_live: int | Literal["never"] | None = None
     """Training batches after which a row of a dynamic table that none of them named may be taken
-    back, before any other. None: a row goes for its score only. `[reclaim]` says how rows go."""
+    back, before any other. None, or "never" where a table shall not have that of `[embedding]`: a
+    row goes for its score only. `[reclaim]` says how rows go."""
     priority: Priority = "low"
     """ "high": rows never go for their score."""
     absent: Absent = "newborn"
@@ -106,7 +107,7 @@ class TableConfig:
     admission: AdmissionKind | None = None
     admit_probability: float | None = None
     admit_count: int | None = None
-    time_to_live: int | None = None
+    time_to_live: int | Literal["never"] | None = None
     priority: Priority | None = None
     absent: Absent | None = None
     reply: Reply | None = None
@@ -179,7 +180,7 @@ def complete_table(table: TableConfig, defaults: EmbeddingConfig) -> Table:
         init=shared.init,
         init_scale=scale,
         admission=_admission(shared),
-        time_to_live=shared.time_to_live,
+        time_to_live=None if shared.time_to_live == "never" else shared.time_to_live,
         priority=shared.priority,
         absent=shared.absent,
         reply=shared.reply,
@@ -229,10 +230,10 @@ def _check_ranges(config: EmbeddingConfig | TableConfig, where: str = "") -> Non
         raise ConfigError(f"{where}admit_probability must be in (0, 1], got {probability}")
     if count is not None and not 2 <= count <= 15:
         raise ConfigError(f"{where}admit_count must be 2 to 15, got {count}")
-    if batches is not None and batches < 1:
+    if isinstance(batches, int) and batches < 1:
         raise ConfigError(
             f"{where}time_to_live must be at least 1 training batch, got {batches}; leave it out"
-            " for rows that do not expire"
+            ' for rows that do not expire, or say "never"'
         )
 
 

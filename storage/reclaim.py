@@ -132,9 +132,9 @@ class Population:
     """What became of a tile's ids since the start."""
 
     admitted: int = 0
-    """Ids that got a row after they were asked about,"""
+    """Ids that got a row,"""
     refused: int = 0
-    """and that did not; once per batch that names them."""
+    """and that were refused one; once per batch that names them."""
     expired: int = 0
     """Rows taken back that nobody had seen for their time to live,"""
     reclaimed: int = 0

@@ -164,6 +164,7 @@ class Pad {
   std::vector<std::pair<uint64_t, uint32_t>> seen_;  // keys and slots of the part being swept
   std::vector<std::pair<uint64_t, size_t>>
       unknown_;  // keys without a row, and where the batch has them
+  std::vector<uint64_t> gone_;
   std::vector<char> record_;
   std::set<uint32_t> readers_;  // tickets that only read, not released
   uint32_t last_reader_ = 0;

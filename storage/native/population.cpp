@@ -146,7 +146,7 @@ size_t Population::share_of_sweep(size_t entries) const {
 
 bool Population::admit(size_t tile, uint64_t key, uint32_t sightings) {
   const bool yes = admission_.admit(static_cast<uint32_t>(tile), key, sightings, batch_);
-  ++(yes ? counts_[tile].admitted : counts_[tile].refused);
+  counts_[tile].refused += !yes;
   return yes;
 }
 
@@ -157,6 +157,7 @@ bool Population::admit_once(size_t tile, uint64_t key, uint32_t sightings) {
 }
 
 void Population::bear(size_t tile) {
+  ++counts_[tile].admitted;
   if (!reclaims(tile)) return;
   reclaimer_.add(class_of_[tile], {clock_.now(), 0}, cost_[tile]);
   born_ += cost_[tile];

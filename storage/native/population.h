@@ -41,7 +41,7 @@ class Population {
 
   // What became of a tile's ids, since the start.
   struct Counts {
-    uint64_t admitted = 0, refused = 0;   // ids without a row that a batch named
+    uint64_t admitted = 0, refused = 0;   // ids without a row that got one; that did not
     uint64_t expired = 0, reclaimed = 0;  // rows past their time to live; others that were let go
   };
 

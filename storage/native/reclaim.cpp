@@ -61,9 +61,11 @@ void Pad::forget_gone(size_t plane, Lookups& lookups, bool erase) {
       uint32_t& slot = lookups.slots[i - AHEAD];
       const bool gone =
           slot != Tile::NONE && population_->gone(part.tile, key, [&] { return *view.meta(slot); });
-      if (gone && erase) bury(plane, part.tile, key);
       if (gone) slot = Tile::NONE;
+      if (gone && erase) gone_.push_back(key);
     }
+    for (const uint64_t key : gone_) bury(plane, part.tile, key);  // a key may come twice
+    gone_.clear();
   }
   for (const Lookups::Part& part : lookups.parts)
     for (size_t i = part.begin; i < part.end; ++i)
@@ -73,21 +75,34 @@ void Pad::forget_gone(size_t plane, Lookups& lookups, bool erase) {
         read_.enter(lookups.keys[i]);
 }
 
-// Asks for each id without a row, once for all times that the batch names it.
+// Asks for each id without a row, once for all times that the batch names it, in the order in which
+// the batch does first.
 void Pad::admit(Lookups& lookups) {
+  struct Unknown {
+    size_t first;       // where the batch names it
+    size_t begin, end;  // in unknown_
+  };
+  std::vector<Unknown> distinct;
   for (const Lookups::Part& part : lookups.parts) {
     if (!population_->filters(part.tile)) continue;
     unknown_.clear();
+    distinct.clear();
     for (size_t i = part.begin; i < part.end; ++i)
       if (lookups.slots[i] == Tile::NONE) unknown_.emplace_back(lookups.keys[i], i);
     std::sort(unknown_.begin(), unknown_.end());
-    const size_t n = unknown_.size();
-    for (size_t i = 0, end; i < n; i = end) {
-      const uint64_t key = unknown_[i].first;
-      population_->ask_admission(part.tile, unknown_[std::min(i + AHEAD, n - 1)].first);
-      for (end = i; end < n && unknown_[end].first == key;) ++end;
-      if (population_->admit(part.tile, key, static_cast<uint32_t>(end - i))) continue;
-      for (size_t same = i; same < end; ++same)
+    for (size_t i = 0, end; i < unknown_.size(); i = end) {
+      for (end = i; end < unknown_.size() && unknown_[end].first == unknown_[i].first;) ++end;
+      distinct.push_back({unknown_[i].second, i, end});
+    }
+    std::sort(distinct.begin(), distinct.end(),
+              [](const Unknown& a, const Unknown& b) { return a.first < b.first; });
+    for (size_t i = 0; i < distinct.size(); ++i) {
+      const Unknown& later = distinct[std::min(i + AHEAD, distinct.size() - 1)];
+      population_->ask_admission(part.tile, unknown_[later.begin].first);
+      const Unknown& id = distinct[i];
+      const uint32_t sightings = static_cast<uint32_t>(id.end - id.begin);
+      if (population_->admit(part.tile, unknown_[id.begin].first, sightings)) continue;
+      for (size_t same = id.begin; same < id.end; ++same)
         lookups.slots[unknown_[same].second] = Population::REFUSED;
     }
   }

@@ -21,6 +21,7 @@ struct Meta {
   uint16_t time;
   uint16_t score;
 };
+static_assert(sizeof(Meta) == 4);
 
 // Distance between vectors of `bytes`: a power of two up to 16, then a multiple of 16, or whole
 // cache lines where that costs at most an eighth.

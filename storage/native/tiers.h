@@ -216,6 +216,7 @@ class Tiers {
     size_t index = 0, entry = 0;  // of the pad's indexes, then of below_
   } sweep_at_;
   std::vector<std::pair<uint64_t, uint32_t>> seen_;  // of the part being swept
+  std::vector<uint64_t> gone_;
   std::deque<Retired> retired_;
 
   Room refused_ = Room::enough;

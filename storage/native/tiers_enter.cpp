@@ -290,7 +290,7 @@ void Tiers::bring_in(const Missing& row, Fetch& fetch) {
     const uint16_t time = can_go ? population_->now() : 0;
     fetch.births.push_back({place(row.tile, row.slot), tiles_[row.tile]->id_of(position), time});
     tiles_[row.tile]->count(+1);
-    if (can_go) population_->bear(row.tile);
+    if (population_ != nullptr) population_->bear(row.tile);
     ++traffic_.born;
   }
 }

@@ -83,9 +83,11 @@ void Tiers::forget_gone(Lookups& lookups, bool erase) {
       uint32_t& slot = lookups.slots[i - AHEAD];
       const bool gone = slot != Shelf::NONE &&
                         population_->gone(part.tile, key, [&] { return *view.meta(slot); });
-      if (gone && erase) bury_in_pad(part.tile, key);
       if (gone) slot = Shelf::NONE;
+      if (gone && erase) gone_.push_back(key);
     }
+    for (const uint64_t key : gone_) bury_in_pad(part.tile, key);  // a key may come twice
+    gone_.clear();
   }
 }
 

@@ -35,16 +35,14 @@ Tile::Tile(TileSpec spec, Pool& pool, size_t block_limit)
       salt_(bucket_salt(spec_.table)),
       table_key_(table_key(spec_.seed, spec_.table)),
       positions_(positions_of(spec_)),
-      indexed_(spec_.dynamic()),
+      indexed_(false),
       born_(pool.huge_pages()) {
   const RowLayout layout = divided(block_limit);
   const uint64_t most = blocks_needed(layout);
-  if (!indexed_) {
-    const size_t bits = (positions_ + 63) / 64 * 8;
-    pool_.charge(bits, spec_.label());
-    charged_ = bits;
-    born_.grow(charged_);
-  }
+  const size_t bits = (positions_ + 63) / 64 * 8;
+  pool_.charge(bits, spec_.label());
+  charged_ = bits;
+  born_.grow(charged_);
   own_ = std::make_unique<Shelf>(layout, pool_, spec_.label(), most);
   shelf_ = own_.get();
   per_block_ = divisor_of(layout.rows);
@@ -72,14 +70,12 @@ uint64_t Tile::positions_of(const TileSpec& spec) {
   return bucket_rows(spec.rows, spec.bucket, spec.buckets, bucket_salt(spec.table));
 }
 
-// A static tile gets eight blocks or more, so that a small table takes little more than its rows; a
-// dynamic one, whose rows cannot be foreseen, gets blocks of the limit. Eight rows or more should
-// fit in any block.
+// Eight blocks or more, so that a small table takes little more than its rows; and eight rows or
+// more should fit in any block.
 RowLayout Tile::divided(size_t block_limit) const {
   RowLayout layout = layout_of(spec_);
   const size_t row = layout.row_bytes();
-  size_t bytes = block_limit;
-  if (!spec_.dynamic()) bytes = std::min(bytes, std::bit_floor(positions_ * row / 8 | 1));
+  size_t bytes = std::min(block_limit, std::bit_floor(positions_ * row / 8 | 1));
   bytes = std::max(bytes, std::bit_ceil(8 * row));
   if (!layout.divide(std::clamp(bytes, Pool::SMALLEST, Pool::LARGEST)))
     throw std::invalid_argument(spec_.label() + ": a row of " + bytes_text(row) +
@@ -89,7 +85,6 @@ RowLayout Tile::divided(size_t block_limit) const {
 
 uint64_t Tile::blocks_needed(const RowLayout& layout) const {
   const uint64_t nameable = Shelf::nameable(layout);
-  if (spec_.dynamic()) return std::min<uint64_t>(nameable, pool_.budget() / layout.block_bytes + 1);
   const uint64_t blocks = (positions_ + layout.rows - 1) / layout.rows;
   if (blocks > nameable)
     throw std::invalid_argument(

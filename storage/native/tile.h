@@ -61,8 +61,8 @@ class Tile {
  public:
   static constexpr uint32_t NONE = Shelf::NONE;
 
-  // Rows lie on a shelf of the tile's own, in blocks of at most `block_limit` bytes unless a few
-  // rows need more. A static tile's lie where their position says, a dynamic one's anywhere.
+  // A static tile: rows lie where their position says, on a shelf of the tile's own, in blocks of
+  // at most `block_limit` bytes unless a few rows need more.
   Tile(TileSpec spec, Pool& pool, size_t block_limit);
   // Rows lie anywhere on a shelf that tiles of the same layout share.
   Tile(TileSpec spec, Pool& pool, Shelf& shelf);

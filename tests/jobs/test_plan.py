@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,6 +50,7 @@ COMMAND = ("from fourfold.launch.cli import main; import sys; code = main(sys.ar
 
 
 FORGETFUL = ("--ranks", "2", "--table.user.rows=none")
+KRAKEN = ("--reclaim.by=kraken", "--reclaim.rows=5000")
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +121,7 @@ def test_any_key_can_be_overridden(fourfold: Callable[..., str]) -> None:
     assert [(t["cut"], t["ranks"]) for t in found["tables"]] == [("row 3", "1-3"), ("whole", "2")]
 
 
-TIERS = ("--storage.pad_bytes=64KiB", "--storage.host_bytes=28MiB", "--storage.file_bytes=1GiB")
+TIERS = ("--storage.pad_bytes=64KiB", "--storage.host_bytes=22MiB", "--storage.file_bytes=1GiB")
 
 
 def test_it_shows_what_every_tier_holds(fourfold: Callable[..., str]) -> None:
@@ -133,10 +135,40 @@ def test_it_shows_what_every_tier_holds(fourfold: Callable[..., str]) -> None:
     assert "pad for 5 batches" in lines
     assert list(found["tier_bytes"]) == ["pad", "host", "file"]
     assert found["tier_bytes"]["pad"] == [1 << 16] * 2
-    assert found["tier_bytes"]["host"] == [28 << 20] * 2
+    assert found["tier_bytes"]["host"] == [22 << 20] * 2
     assert all(0 < n < 1 << 30 for n in found["tier_bytes"]["file"])
     assert all(map(int.__lt__, found["batch_pad_bytes"], found["lookahead_pad_bytes"]))
     assert "batch_pad_bytes" not in json.loads(fourfold("--ranks", "2", "--json"))
+
+
+@pytest.mark.parametrize("budget", ["--reclaim.rows=5000", "--storage.host_bytes=1MiB"])
+def test_rows_that_go_need_not_all_fit(fourfold: Callable[..., str], budget: str) -> None:
+    """A million users are expected; room is found for those that the budgets of two ranks hold."""
+    arguments = (*FORGETFUL, "--reclaim.by=kraken", budget)
+    text = fourfold(*arguments)
+    found = json.loads(fourfold(*arguments, "--json"))
+
+    told = re.search(
+        r"\nrows that come and go: budget (.*); protected 0; window (\d+) \(3 batches\)\n", text
+    )
+    assert told is not None
+    assert told[1] in ("5,000 rows per rank", "95% of the memory that other rows leave")
+    assert int(told[2]) == max(found["window_rows"])
+    assert found["protected_rows"] == [0, 0]
+    held = found["tier_bytes"]["host"]
+    assert all(5_000 * 72 * 0.9 < n <= 1 << 20 for n in held)
+    assert "rows that come" not in fourfold("--ranks", "2")
+    assert "window_rows" not in json.loads(fourfold("--ranks", "2", "--json"))
+
+
+def test_rows_that_go_are_spread_if_a_rank_cannot_have_them(fourfold: Callable[..., str]) -> None:
+    few = ("--reclaim.by=kraken", "--reclaim.rows=100", "--table.item.rows=50000")
+    found = json.loads(fourfold(*FORGETFUL, *few, "--json"))
+
+    assert found["tables"][0]["cut"] == "row 2"
+    assert max(found["window_rows"]) <= 100
+    with pytest.raises(ConfigError, match=r"reclaim.rows: rank \d must hold"):
+        fourfold(*FORGETFUL, *few, "--placement.tables={ user = {} }")
 
 
 @pytest.mark.parametrize(
@@ -155,12 +187,25 @@ def test_it_shows_what_every_tier_holds(fourfold: Callable[..., str]) -> None:
             r"nearest valid key: placement\.default\.rows",
         ),
         (
-            (*FORGETFUL, "--reclaim.by=kraken", "--placement.tables.user={ replicas = -1 }"),
+            (*FORGETFUL, *KRAKEN, "--placement.tables.user={ replicas = -1 }"),
             r"table 'user': .*reclaim.by = .kraken.* set placement\.tables\.user\.replicas = 1",
         ),
         (
             (*FORGETFUL, "--table.user.time_to_live=3"),
             "time_to_live = 3 has no use while reclaim.by",
+        ),
+        (
+            (*FORGETFUL, "--reclaim.by=kraken"),
+            "reclaim.by = .kraken. has no use without a budget: set reclaim.rows, reclaim.bytes or"
+            " storage.host_bytes",
+        ),
+        (
+            (*FORGETFUL, *KRAKEN, "--reclaim.rows=20"),
+            r"reclaim.rows: rank \d must hold the rows of 3 batches .*at least \d\d, got 20;",
+        ),
+        (
+            (*FORGETFUL, *KRAKEN, "--storage.host_bytes=20KiB"),
+            r"storage.host_bytes: the rows of 3 batches .*at least that, got 20.0 KiB",
         ),
         (
             ("--ranks", "2", "--table.user.admission=bloom"),

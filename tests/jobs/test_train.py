@@ -112,6 +112,8 @@ def test_the_same_job_in_one_tier_has_no_such_figures(job: Path) -> None:
         "config.toml", "env.json", "log", "metrics.jsonl"
     ]  # fmt: skip
     assert "hit rate" not in ended.output
+    assert "population" not in lines[0]
+    assert "refused" not in ended.output
     assert not {"hit_rate", "file_hits", "fetch_s", "pad_bytes"} & lines[0].keys()
     losses = [json.loads(line)["loss"] for line in other.read_text().splitlines()]
     assert losses == [line["loss"] for line in lines]  # bit for bit
@@ -144,3 +146,40 @@ def test_a_second_run_on_the_same_folder_is_refused(job: Path) -> None:
     assert "rows/rank-0000.h5" in second.output
     assert second.output.count("StorageError") == 1  # all ranks say the same
     assert second.seconds < 30
+
+
+FORGETFUL = (
+    *("--storage.pad_bytes=none", "--storage.host_bytes=none", "--storage.file_bytes=none"),
+    *(
+        "--reclaim.by=kraken",
+        "--reclaim.rows=2000",
+        "--reclaim.interval=10",
+        "--train.log_every=20",
+    ),
+)
+
+
+def test_a_run_whose_rows_come_and_go_reports_them_by_table(job: Path) -> None:
+    ended = train(job, *FORGETFUL)
+    lines = (job.parent / "runs" / "one" / "metrics.jsonl").read_text().splitlines()
+    tables = [json.loads(line)["population"] for line in lines]
+    total = {name: sum(t["user"][name] for t in tables) for name in tables[0]["user"]}
+    last = tables[-1]
+
+    assert ended.code == 0, ended.output
+    assert [set(t) for t in tables] == [{"user", "item"}] * 4
+    assert {t["item"]["rows"] for t in tables} == {500}
+    assert sum(t["item"]["admitted"] for t in tables) == 500
+    assert 1_000 < last["user"]["rows"] < 8_000  # two ranks, and what is not swept yet
+    assert total["admitted"] - total["reclaimed"] == last["user"]["rows"]
+    assert total["reclaimed"] > 5_000
+    assert total["refused"] == total["expired"] == 0
+    rows = last["user"]["rows"] + 500
+    gone = last["user"]["reclaimed"]
+    shown = rf"step +80 .* rows +{rows:,} \(\+{last['user']['admitted']:,} -{gone:,}, 0 refused\)"
+    assert re.search(shown, ended.output)
+    assert re.search(
+        rf"rows: {rows:,} at the end \(.* MiB\); {total['admitted'] + 500:,} admitted, 0 refused,"
+        rf" 0 expired, {total['reclaimed']:,} reclaimed",
+        ended.output,
+    )

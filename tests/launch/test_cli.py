@@ -12,7 +12,16 @@ def test_help_lists_the_commands() -> None:
     ended = run_alone(*CLI, "--help")
 
     assert ended.code == 0
-    for command in ("train", "plan", "generate", "convert", "bench store", "bench exchange", "env"):
+    for command in (
+        "train",
+        "plan",
+        "plot",
+        "generate",
+        "convert",
+        "bench store",
+        "bench exchange",
+        "env",
+    ):
         assert f"\n  {command} " in ended.output
 
 

@@ -16,9 +16,15 @@ from fourfold.runtime.config import load_job
 from fourfold.runtime.cut_config import CutConfig, PlacementConfig
 from fourfold.runtime.data.batch import Batch
 from fourfold.runtime.errors import ConfigError
-from fourfold.runtime.reclaim import check_reclaim, check_replicas, credit_of, takes_credits
+from fourfold.runtime.reclaim import (
+    check_budget,
+    check_reclaim,
+    check_replicas,
+    credit_of,
+    takes_credits,
+)
 from fourfold.runtime.table import EmbeddingConfig, Table, TableConfig, complete_tables
-from fourfold.storage import Admission, ReclaimConfig
+from fourfold.storage import Admission, ReclaimConfig, StorageConfig
 
 JOB = '[data]\npaths = ["clicks.txt"]\n'
 KEYS = ("admission", "time_to_live", "priority", "absent")
@@ -86,7 +92,8 @@ def test_admission_is_of_one_kind(
         ({"admission": "count", "admit_count": 16}, "admit_count must be 2 to 15, got 16"),
         (
             {"time_to_live": 0},
-            "time_to_live must be at least 1 training batch, got 0; leave it out",
+            "time_to_live must be at least 1 training batch, got 0; leave it out for rows that do"
+            ' not expire, or say "never"',
         ),
     ],
 )
@@ -103,6 +110,12 @@ def test_what_a_table_does_not_say_comes_from_embedding() -> None:
 
     assert [getattr(table(defaults), key) for key in KEYS[1:]] == [7, "high", "zeros"]
     assert [getattr(table(defaults, **own), key) for key in KEYS[1:]] == [9, "low", "newborn"]
+
+
+def test_rows_may_stay_where_those_of_other_tables_expire() -> None:
+    assert table({"time_to_live": 7}, time_to_live="never").time_to_live is None
+    assert table({"time_to_live": "never"}).time_to_live is None
+    assert table({"time_to_live": "never"}, time_to_live=3).time_to_live == 3
 
 
 def test_static_tables_keep_their_rows() -> None:
@@ -126,6 +139,8 @@ def test_the_section_of_a_job(tmp_path: Path) -> None:
 
     assert job.reclaim == ReclaimConfig(by="kraken", rows=100, bytes=1 << 30)
     assert (job.table[0].time_to_live, job.table[0].absent) == (20_000, "zeros")
+    kept = load_job(path, ["--table.C1.time_to_live=never", "--embedding.time_to_live=5"])
+    assert (kept.table[0].time_to_live, kept.embedding.time_to_live) == ("never", 5)
     for override, message in (
         ("--reclaim.by=none", "reclaim.*no use while reclaim.by is"),
         ("--reclaim.by=lru", "nearest|expected one of"),
@@ -137,6 +152,7 @@ def test_the_section_of_a_job(tmp_path: Path) -> None:
         ("--reclaim.admission_bytes=1 parsec", "reclaim.admission_bytes"),
         ("--table.C1.admit_count=99", "table 'C1': admit_count must be 2 to 15"),
         ("--table.C1.rows=5", "table 'C1': admission is for dynamic tables"),
+        ("--table.C1.time_to_live=ever", 'expected .never. or a whole number .*nearest: "never"'),
     ):
         with pytest.raises(ConfigError, match=message):
             load_job(path, [override])
@@ -146,6 +162,30 @@ def test_a_time_to_live_that_nothing_looks_at() -> None:
     check_reclaim([table(time_to_live=5)], ReclaimConfig(by="recency"))
     with pytest.raises(ConfigError, match=r"table 't': time_to_live = 5 has no use while reclaim"):
         check_reclaim([table(time_to_live=5)], ReclaimConfig())
+
+
+@pytest.mark.parametrize(
+    ("reclaim", "storage"),
+    [
+        ({"rows": 9}, {}),
+        ({"bytes": 9}, {}),
+        ({}, {"host_bytes": 9}),
+        ({}, {"pad_bytes": 9, "host_bytes": 9}),
+    ],
+)
+def test_rows_go_for_a_budget(reclaim: dict[str, Any], storage: dict[str, Any]) -> None:
+    check_budget(ReclaimConfig(by="kraken", **reclaim), StorageConfig(**storage))
+
+
+def test_rows_that_nothing_limits_do_not_go() -> None:
+    check_budget(ReclaimConfig(), StorageConfig())
+    for storage in (StorageConfig(), StorageConfig(pad_bytes=9)):
+        with pytest.raises(ConfigError) as raised:
+            check_budget(ReclaimConfig(by="kraken"), storage)
+        assert str(raised.value) == (
+            'reclaim.by = "kraken" has no use without a budget: set reclaim.rows, reclaim.bytes or'
+            " storage.host_bytes, or leave out reclaim.by"
+        )
 
 
 @pytest.mark.parametrize(

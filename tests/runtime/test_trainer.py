@@ -106,7 +106,7 @@ def test_owners_are_told_what_training_samples_count_for(
         return real(pad, request, train)
 
     monkeypatch.setattr(Pad, "try_plan", try_plan)
-    reclaim = ReclaimConfig(by="kraken", positive_weight=3.0)
+    reclaim = ReclaimConfig(by="kraken", positive_weight=3.0, rows=1000)
     trainer = make(TableConfig(name="id", dim=4, reply=reply), reclaim, lookahead=lookahead)
     batch = batch_of(np.array([1, 2, 1, 3]) + 10 * comm.rank, [1, 0, 0, 1])
     steps = 2 if comm.rank == 0 else 1
@@ -120,6 +120,12 @@ def test_owners_are_told_what_training_samples_count_for(
                 expected[key + 10 * rank] = credit * (2 if rank == 0 else 1)
         assert sum(comm.allgather(told[train]), Counter()) == expected
     trainer.bags.close()
+
+
+@pytest.mark.mpi
+def test_rows_that_nothing_limits_do_not_go() -> None:
+    with pytest.raises(ConfigError, match=r"reclaim.by = .kraken. has no use without a budget"):
+        make(reclaim=ReclaimConfig(by="kraken"))
 
 
 @pytest.mark.mpi

@@ -185,3 +185,11 @@ def test_more_impossible_constants_are_refused() -> None:
         Adagrad(eps=0.0)
     with pytest.raises(ValueError, match="beta, l2 or initial_accumulator"):
         FTRL(beta=0.0)
+
+
+def test_metadata_takes_four_bytes() -> None:
+    spec = RowSpec(
+        table=0, name="t", dim=16, rows=None, optimizer=RowWiseAdagrad(), init=Uniform(1)
+    )
+    assert spec.record.itemsize == 16 * 4 + 4 + 4
+    assert spec.row_bytes == 16 * 4 + 4 + 4

@@ -258,3 +258,23 @@ def test_ids_are_admitted_when_they_were_seen_often_enough() -> None:
     assert ticket.missing == 0  # 15 was seen three times by now
     pad.release(ticket)
     assert np.allclose(sums, before + fresh(pad.specs[0], np.array([15])))
+
+
+def test_an_id_that_was_reclaimed_may_come_back_twice_in_a_batch() -> None:
+    """All rows of a block are gone, and its memory with the first of them that is named."""
+    pad = make([spec(dim=64)], by="recency", rows=50, interval=1)
+    run = Trainer(pad)
+    for turn in range(20):
+        ids = np.arange(turn * 60, turn * 60 + 60)
+        run.batch(ids)
+        old = np.arange(max(0, turn - 3) * 60, max(0, turn - 3) * 60 + 60)
+        both = [Segment(0, old), Segment(0, old)]
+        request = SegmentedRequest.of(both)
+        ticket = pad.plan(request, True)
+        ones = np.ones((60, 64), np.float32)
+        pad.update(ticket, request.addresses([ones, ones]), "fp32", 0.5, turn + 1)
+        pad.release(ticket)
+        if turn > 3:
+            assert ticket.new == 0 or np.allclose(
+                pad.weights(0, old), fresh(pad.specs[0], old) - 0.5 * 2
+            )
