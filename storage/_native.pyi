@@ -108,6 +108,7 @@ class Policy:
         self,
         *,
         ranking: int,
+        gradients: bool,
         decay: float,
         interval: int,
         max_rows: int,

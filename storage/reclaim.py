@@ -14,12 +14,18 @@ from typing import Literal, get_args
 from fourfold.storage import _native
 from fourfold.storage.config import parse_bytes
 
+Ranking = Literal["kraken", "frequency", "recency", "importance", "relative_importance"]
 AdmissionKind = Literal["always", "probability", "count", "bloom"]
-Ranking = Literal["kraken", "frequency", "recency", "importance"]
 Priority = Literal["low", "high"]
 Absent = Literal["newborn", "zeros"]
 
-_RANKINGS = {"kraken": 0, "frequency": 0, "recency": 1, "importance": 2}
+_RANKINGS = {
+    "kraken": 0,
+    "frequency": 0,
+    "importance": 0,
+    "recency": 1,
+    "relative_importance": 2,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +64,13 @@ class ReclaimConfig:
     """
 
     # These change the results.
-    by: Literal["none", "kraken", "frequency", "recency", "importance"] = "none"
+    by: Ranking | Literal["none"] = "none"
     """What the score of a row counts. "kraken": samples that name it, those with label 1
-    `positive_weight` times; "frequency": samples; "importance": norms of its gradients, compared
-    with those of its table (AdaEmbed, Lai et al., OSDI'23); "recency": nothing, the rows go that
-    were not seen for longest. "none": rows stay for ever."""
+    `positive_weight` times; "frequency": samples; "importance": norms of its gradients;
+    "relative_importance": the same in units of the 95th percentile of its table, as AdaEmbed has it
+    (Lai et al., OSDI'23) for tables whose gradients cannot be compared; where they can, small ones
+    lose too many rows (`fourfold study importance`); "recency": nothing, the rows go that were not
+    seen for longest. "none": rows stay for ever."""
     interval: int = 1000
     """Training batches after which scores decay once."""
     decay: float = 0.1
@@ -117,6 +125,7 @@ class ReclaimConfig:
         """Give the same to the native core; `counters`: whether any table's admission counts."""
         return _native.Policy(
             ranking=_RANKINGS.get(self.by, -1),
+            gradients=self.by.endswith("importance"),
             decay=self.decay,
             interval=self.interval,
             max_rows=self.rows or 0,

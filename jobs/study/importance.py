@@ -3,9 +3,10 @@
 The experiment is that of AdaEmbed (Lai et al., OSDI 2023): dynamic tables with room for a share of
 all ids' rows, reclaimed by
 
-    importance   frequency times the norm of the gradient, averaged over time
-    frequency    how often an id is seen
-    recency      when it was seen last: blind to what a row is worth, as AdaEmbed's random choice
+    importance           frequency times the norm of the gradient, averaged over time
+    relative_importance  the same in units of the 95th percentile of its table, as AdaEmbed has it
+    frequency            how often an id is seen
+    recency              when it was seen last: blind to what a row is worth, as a random choice
 
 One pass, every sample scored before it trains; everything but the score is the same.
 """
@@ -34,7 +35,7 @@ from fourfold.storage.reclaim import Ranking
 
 HELP = "which rows to keep: importance against frequency against recency"
 
-SCORES: tuple[Ranking, ...] = ("importance", "frequency", "recency")
+SCORES: tuple[Ranking, ...] = ("importance", "frequency", "recency", "relative_importance")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -169,16 +169,17 @@ void bind_pad(nb::module_& m) {
   nb::class_<Policy>(m, "Policy", "What rows may take, and how those that go are chosen.")
       .def(
           "__init__",
-          [](Policy* policy, int ranking, double decay, uint32_t interval, uint64_t max_rows,
-             uint64_t max_bytes, double share, double free, size_t admission_bytes) {
-            new (policy) Policy{ranking >= 0,   static_cast<Ranking>(std::max(ranking, 0)),
-                                decay,          interval,
-                                max_rows,       max_bytes,
-                                share,          free,
-                                admission_bytes};
+          [](Policy* policy, int ranking, bool gradients, double decay, uint32_t interval,
+             uint64_t max_rows, uint64_t max_bytes, double share, double free,
+             size_t admission_bytes) {
+            new (policy) Policy{ranking >= 0, static_cast<Ranking>(std::max(ranking, 0)),
+                                gradients,    decay,
+                                interval,     max_rows,
+                                max_bytes,    share,
+                                free,         admission_bytes};
           },
-          nb::kw_only(), "ranking"_a, "decay"_a, "interval"_a, "max_rows"_a, "max_bytes"_a,
-          "share"_a, "free"_a, "admission_bytes"_a);
+          nb::kw_only(), "ranking"_a, "gradients"_a, "decay"_a, "interval"_a, "max_rows"_a,
+          "max_bytes"_a, "share"_a, "free"_a, "admission_bytes"_a);
 
   nb::class_<Arrays>(m, "Request", "The arrays of a request, checked against each other.")
       .def(

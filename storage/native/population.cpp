@@ -50,6 +50,7 @@ Population::Population(const Policy& policy, const std::vector<std::unique_ptr<T
 // is a class of its own.
 std::vector<RowClass> Population::sort_into_classes(
     const std::vector<std::unique_ptr<Tile>>& tiles) {
+  const bool apart = policy_.ranking == Ranking::importance;
   std::vector<RowClass> classes;
   std::vector<uint32_t> tables;
   for (const auto& tile : tiles) {
@@ -59,8 +60,7 @@ std::vector<RowClass> Population::sort_into_classes(
     size_t at = 0;
     for (; at < classes.size(); ++at)
       if (classes[at].time_to_live == spec.time_to_live &&
-          classes[at].by_score == !spec.high_priority &&
-          (!by_gradient() || tables[at] == spec.table))
+          classes[at].by_score == !spec.high_priority && (!apart || tables[at] == spec.table))
         break;
     class_of_.back() = static_cast<uint32_t>(at);
     if (at < classes.size()) continue;

@@ -26,6 +26,7 @@ namespace ff {
 struct Policy {
   bool reclaims = false;
   Ranking ranking = Ranking::score;
+  bool gradients = false;  // scores count norms of gradients, not samples
   double decay = 0;        // share of its score that a row loses per interval
   uint32_t interval = 1;   // training batches
   uint64_t max_rows = 0;   // of tables that can be reclaimed
@@ -53,8 +54,8 @@ class Population {
   bool reclaims(size_t tile) const { return class_of_[tile] != NO_CLASS; }
   // Whether its ids can be refused.
   bool filters(size_t tile) const { return filters_[tile]; }
-  bool by_gradient() const { return policy_.ranking == Ranking::importance; }
-  bool by_credit() const { return policy_.ranking == Ranking::score; }
+  bool by_gradient() const { return policy_.gradients; }
+  bool by_credit() const { return policy_.ranking == Ranking::score && !policy_.gradients; }
   // What a row takes: its part of a block.
   size_t cost(size_t tile) const { return cost_[tile]; }
   size_t counter_bytes() const { return admission_.bytes(); }

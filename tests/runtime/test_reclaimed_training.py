@@ -85,7 +85,9 @@ TWO = StorageConfig(pad_bytes=2**16, host_bytes=2**20)
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("by", ["kraken", "frequency", "recency", "importance"])
+@pytest.mark.parametrize(
+    "by", ["kraken", "frequency", "recency", "importance", "relative_importance"]
+)
 def test_the_same_rows_are_forgotten_in_every_run(by: str) -> None:
     losses, rows = outcome(by, ONE)
     for storage in (ONE, TWO):

@@ -28,7 +28,9 @@ def test_rows_stay_below_a_budget_of_rows() -> None:
     assert counts.reclaimed + pad.rows == 200 * 50
 
 
-@pytest.mark.parametrize("by", ["kraken", "frequency", "recency", "importance"])
+@pytest.mark.parametrize(
+    "by", ["kraken", "frequency", "recency", "importance", "relative_importance"]
+)
 def test_endless_new_ids_fit_any_budget(by: str) -> None:
     budget = 1 << 20
     pad = make([spec()], budget, by=by, interval=10)

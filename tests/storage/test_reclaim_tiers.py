@@ -64,7 +64,7 @@ def train(pad: Pad, ahead: int, seed: int, n: int = 200, size: int = 120) -> Non
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("by", ["kraken", "recency", "importance"])
+@pytest.mark.parametrize("by", ["kraken", "recency", "importance", "relative_importance"])
 @pytest.mark.parametrize("tiers", TIERS)
 def test_the_same_rows_stay_as_in_one_tier(tiers: str, by: str, seed: int, tmp_path: Path) -> None:
     filtered = {"admission": Admission(kind="count", count=2)} if seed == 2 else {}
