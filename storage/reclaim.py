@@ -68,8 +68,8 @@ class ReclaimConfig:
     """What the score of a row counts. "kraken": samples that name it, those with label 1
     `positive_weight` times; "frequency": samples; "importance": norms of its gradients;
     "relative_importance": the same in units of the 95th percentile of its table, as AdaEmbed has it
-    (Lai et al., OSDI'23) for tables whose gradients cannot be compared; where they can, small ones
-    lose too many rows (`fourfold study importance`); "recency": nothing, the rows go that were not
+    (Lai et al., OSDI'23) for tables whose gradients cannot be compared; where they can, one table
+    takes the room of others (`fourfold study importance`); "recency": the rows go that were not
     seen for longest. "none": rows stay for ever."""
     interval: int = 1000
     """Training batches after which scores decay once."""

@@ -85,11 +85,11 @@ def listed(groups: Groups) -> list[dict[str, Any]]:
 def table(groups: Groups) -> list[str]:
     """The groups as lines of text."""
     lines = [
-        f"{'memory':>7} {'contender':12} {'AUC':>8} {'spread':>8} {'log loss':>9} {'rows':>12}"
+        f"{'memory':>7} {'contender':19} {'AUC':>8} {'spread':>8} {'log loss':>9} {'rows':>12}"
         f" {'MB given':>9} {'MB taken':>9} {'samples/s':>10}"
     ]
     lines += [
-        f"{g.share:7.0%} {g.contender:12} {g.mean:8.4f} {g.spread:8.4f} {mean(g.log_loss):9.4f}"
+        f"{g.share:7.0%} {g.contender:19} {g.mean:8.4f} {g.spread:8.4f} {mean(g.log_loss):9.4f}"
         f" {g.most_rows:12,.0f} {g.bytes / 1e6:9.1f} {g.most_bytes / 1e6:9.1f}"
         f" {g.samples_per_s:10,.0f}"
         for g in groups.values()

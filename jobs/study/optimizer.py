@@ -162,6 +162,6 @@ def draw(path: Path, entries: list[Entry]) -> None:
         lines,
         title="AUC of the last half of the log, scored before it trains",
         x="bytes per row, metadata included",
-        y="AUC",
+        y="AUC (logs moved to one mean)",
         log_x=True,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +23,17 @@ class Line:
 def plot_lines(
     path: Path, lines: Mapping[str, Line], *, title: str, x: str, y: str, log_x: bool = False
 ) -> None:
-    """Draw lines through the means, with bars from the least to the largest value."""
+    """Draw lines through the means, with bars from the least to the largest value.
+
+    Logs differ more than contenders do, so each log's values are moved to the same mean.
+    """
     from matplotlib.figure import Figure  # needs no display
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
+    moves = to_one_mean([seeds for line in lines.values() for seeds in line.y])
     for name, line in lines.items():
-        values = [np.array(seeds) for seeds in line.y]
+        values = [np.array(seeds) + moves for seeds in line.y]
         mean = np.array([v.mean() for v in values])
         bars = [
             mean - np.array([v.min() for v in values]),
@@ -51,6 +56,13 @@ def plot_lines(
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def to_one_mean(points: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """Give by how much to move the values of each seed, for all seeds to have the same mean."""
+    means = np.array(points).mean(axis=0)
+    moves: NDArray[np.float64] = means.mean() - means
+    return moves
 
 
 def plot_over_time(

@@ -160,6 +160,9 @@ class Pad {
   struct {
     size_t plane = 0, entry = 0;
   } sweep_at_;
+  uint64_t swept_for_ = 0;    // condemnations that a sweep has begun for
+  bool first_sweep_ = false;  // the one under way is the first for them
+  std::vector<uint32_t> owner_;
   size_t to_sweep_ = 0;  // entries of the index that the sweep has not seen
   std::vector<std::pair<uint64_t, uint32_t>> seen_;  // keys and slots of the part being swept
   std::vector<std::pair<uint64_t, size_t>>

@@ -133,13 +133,16 @@ size_t Population::rows() const {
 
 size_t Population::condemn(size_t bytes) {
   born_since_tick_ = 0;
+  ++condemnations_;
   return condemned_ = reclaimer_.condemn(bytes);
 }
 
-// Twice as fast as new rows come, so that memory that was condemned is there before it is needed.
-size_t Population::share_of_sweep(size_t entries) const {
-  const double part =
-      condemned_ == 0 ? 0 : 2 * static_cast<double>(born_before_) / static_cast<double>(condemned_);
+// Twice as fast as new rows come, so that memory that was condemned is there before it is needed. A
+// sweep for those that were missed has time.
+size_t Population::share_of_sweep(size_t entries, bool first) const {
+  const double part = condemned_ == 0 || !first
+                          ? 0
+                          : 2 * static_cast<double>(born_before_) / static_cast<double>(condemned_);
   return static_cast<size_t>(std::min(1.0, part) * static_cast<double>(entries)) +
          entries / MOST_SWEEPS + 1;
 }
@@ -186,12 +189,13 @@ Meta Population::write(size_t tile, Meta before, Meta after) {
 
 Touch Population::touch(const Ticket& ticket, size_t tile, Meta& meta, float credit) const {
   const Meta before = meta;
-  meta.time = ticket.tick;
+  Meta after = {ticket.tick, before.score};
   if (policy_.ranking != Ranking::recency) {
     const uint32_t intervals = clock_.intervals(before.time, ticket.tick);
-    meta.score = credited(before.score, intervals, credit, decay_);
+    after.score = credited(before.score, intervals, credit, decay_);
   }
-  return {static_cast<uint32_t>(tile), before, meta};
+  meta.store(after);
+  return {static_cast<uint32_t>(tile), before, after};
 }
 
 }  // namespace ff

@@ -79,12 +79,19 @@ class Population {
   void sweep_began() { reclaimer_.sweep_began(); }
   void sweep_ended() { reclaimer_.sweep_ended(); }
   // How many of the index's entries a sweep should look at now so that it ends in time.
-  size_t share_of_sweep(size_t entries) const;
+  // `first`: of those since rows were condemned.
+  size_t share_of_sweep(size_t entries, bool first) const;
+  // How often rows have been condemned.
+  uint64_t condemnations() const { return condemnations_; }
 
   // Whether a row counts as gone; metadata is looked at only outside the window.
   template <class MetaOf>
   bool gone(size_t tile, uint64_t key, MetaOf&& meta_of) const {
     return !window_.holds(key, since_) && reclaimer_.dead(class_of_[tile], meta_of());
+  }
+  // The same where metadata may be read at any time.
+  bool gone(size_t tile, uint64_t key, Meta meta) const {
+    return reclaimer_.dead(class_of_[tile], meta) && !window_.holds(key, since_);
   }
   bool in_window(uint64_t key) const { return window_.holds(key, since_); }
   void enter_window(uint64_t key) { window_.enter(key); }
@@ -136,6 +143,7 @@ class Population {
   size_t born_since_tick_ = 0;           // bytes
   size_t born_ = 0, born_before_ = 0;    // bytes, of this batch and the one before
   size_t condemned_ = 0;                 // bytes, the last time
+  uint64_t condemnations_ = 0;
   std::vector<Counts> counts_;
   std::map<std::pair<size_t, uint64_t>, bool> asked_;  // of this batch: tile, key; what was said
 };

@@ -224,8 +224,12 @@ void Pad::start_sweep() {
 
 // Some of the sweep that is under way, or of a new one if one is needed.
 void Pad::sweep_on() {
-  if (to_sweep_ == 0 && !population_->clean()) start_sweep();
-  if (to_sweep_ > 0) sweep(population_->share_of_sweep(entries()));
+  const bool first = swept_for_ != population_->condemnations();
+  if (first || (to_sweep_ == 0 && !population_->clean())) start_sweep();
+  first_sweep_ = (first_sweep_ && to_sweep_ > 0) || first;
+  swept_for_ = population_->condemnations();
+  if (to_sweep_ > 0) sweep(population_->share_of_sweep(entries(), first_sweep_));
+  first_sweep_ = first_sweep_ && to_sweep_ > 0;
 }
 
 void Pad::sweep(size_t entries) {
@@ -252,22 +256,19 @@ void Pad::sweep(size_t entries) {
 
 // Takes away those rows that are gone, and moves those whose block is being emptied.
 void Pad::sweep_part(size_t plane) {
+  owner_.resize(seen_.size());
   for (size_t i = 0; i < seen_.size() + AHEAD; ++i) {
     if (i < seen_.size()) {
-      const auto [key, slot] = seen_[i];
-      population_->ask_window(key);
-      __builtin_prefetch(tiles_[owners_->tile_of(plane, key)]->view().meta(slot));
+      owner_[i] = owners_->tile_of(plane, seen_[i].first);
+      __builtin_prefetch(tiles_[owner_[i]]->view().meta(seen_[i].second));
     }
     if (i < AHEAD) continue;
     const auto [key, slot] = seen_[i - AHEAD];
-    const uint32_t t = owners_->tile_of(plane, key);
-    const Tile& tile = *tiles_[t];
-    const bool gone = population_->reclaims(t) &&
-                      population_->gone(t, key, [&] { return *tile.view().meta(slot); });
-    if (gone)
+    const uint32_t t = owner_[i - AHEAD];
+    const Shelf& shelf = tiles_[t]->shelf();
+    if (population_->reclaims(t) && population_->gone(t, key, shelf.view().meta(slot)->load()))
       bury(plane, t, key);
-    else if (tile.shelf().leaving(slot) && tile.shelf().vacant() > 0 &&
-             !population_->in_window(key))
+    else if (shelf.leaving(slot) && shelf.vacant() > 0 && !population_->in_window(key))
       move(plane, t, key, slot);
   }
 }

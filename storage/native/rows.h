@@ -17,9 +17,17 @@
 
 namespace ff {
 
-struct Meta {
+// Read and written as a whole where another thread may do so too.
+struct alignas(4) Meta {
   uint16_t time;
   uint16_t score;
+
+  Meta load() const {
+    Meta copy;
+    __atomic_load(this, &copy, __ATOMIC_RELAXED);
+    return copy;
+  }
+  void store(Meta value) { __atomic_store(this, &value, __ATOMIC_RELAXED); }
 };
 static_assert(sizeof(Meta) == 4);
 

@@ -211,6 +211,8 @@ class Tiers {
   const Owners* owners_ = nullptr;
   std::vector<std::unique_ptr<Index>> below_;  // time and score of rows below the pad, by plane
   size_t most_rows_ = 0;                       // that can go and fit all tiers; 0: no limit
+  uint64_t swept_for_ = 0;                     // condemnations that a sweep has begun for
+  bool first_sweep_ = false;                   // the one under way is the first for them
   size_t to_sweep_ = 0;                        // entries that the sweep has not seen
   struct {
     size_t index = 0, entry = 0;  // of the pad's indexes, then of below_

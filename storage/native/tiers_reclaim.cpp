@@ -213,11 +213,14 @@ size_t Tiers::entries() const {
 
 // Some of the sweep over all rows that can go, in the pad and below it.
 void Tiers::sweep_on(bool everything, Fetch& fetch) {
-  if (to_sweep_ == 0 && !population_->clean()) {
+  const bool first = swept_for_ != population_->condemnations();
+  if (first || (to_sweep_ == 0 && !population_->clean())) {
     to_sweep_ = entries();
     population_->sweep_began();
   }
-  size_t left = everything ? to_sweep_ : population_->share_of_sweep(entries());
+  swept_for_ = population_->condemnations();
+  first_sweep_ = (first_sweep_ && to_sweep_ > 0) || first;
+  size_t left = everything ? to_sweep_ : population_->share_of_sweep(entries(), first_sweep_);
   for (left = std::min(left, to_sweep_); left > 0;) {
     const size_t pads = index_.size();
     if (sweep_at_.index >= pads + below_.size()) sweep_at_ = {};

@@ -16,6 +16,7 @@ from fourfold.jobs.study import kraken, optimizer, record
 from fourfold.jobs.study.clicks import EFFECTS
 from fourfold.jobs.study.log import make_log, open_log
 from fourfold.jobs.study.memory import row_bytes
+from fourfold.jobs.study.plot import to_one_mean
 from fourfold.jobs.study.policy import Policy, reclaim_options
 from fourfold.jobs.study.record import Record, run_trials
 from fourfold.jobs.study.score import ProgressiveLoss
@@ -231,3 +232,11 @@ def test_a_grid_grows_where_the_best_is_at_its_end() -> None:
     assert optimizer.widen([1.0, 2.0, 8.0], 2.0) == [1.0, 2.0, 8.0]
     assert optimizer.widen([1.0, 2.0, 8.0], 8.0) == [1.0, 2.0, 8.0, 32.0]
     assert optimizer.widen([1.0], 1.0) == [1.0]
+
+
+def test_plots_move_logs_to_one_mean() -> None:
+    points = [[0.70, 0.60], [0.72, 0.61]]
+    moved = np.array(points) + to_one_mean(points)
+
+    assert moved.mean(axis=0) == pytest.approx([0.6575, 0.6575])
+    assert moved[1] - moved[0] == pytest.approx([0.02, 0.01])
