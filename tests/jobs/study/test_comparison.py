@@ -113,6 +113,9 @@ def test_only_the_score_is_different(
     policies = [t.policy for t in trials if t.policy is not None]
 
     assert len(kept) == 2
-    assert len(policies) == 2 * 3 * 3
+    assert len(policies) == 2 * 3 * len(importance.SCORES)
     assert {p.by for p in policies} == set(importance.SCORES)
-    assert len({(p.bytes, p.interval, p.decay, p.free) for p in policies[:3]}) == 1
+    assert (
+        len({(p.bytes, p.interval, p.decay, p.free) for p in policies[: len(importance.SCORES)]})
+        == 1
+    )
