@@ -105,7 +105,7 @@ bool Pad::record_is_gone(size_t t, int64_t position, const char* record) const {
   Meta meta;
   memcpy(&meta, record + record_bytes(t) - sizeof meta, sizeof meta);
   const uint64_t key = keys_[t].key(static_cast<uint64_t>(position));
-  return population_->gone(t, key, [&] { return meta; });
+  return population_->gone(t, key, meta);
 }
 
 void Pad::write(size_t t, const int64_t* ids, size_t n, const char* records) {

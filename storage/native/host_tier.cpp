@@ -8,7 +8,6 @@
 namespace ff {
 namespace {
 
-constexpr size_t INDEX_BYTES = 27;    // of a key, at most (index.h)
 constexpr size_t ARRIVAL_BYTES = 24;  // of a row in the queue, with those that have gone
 constexpr size_t BLOCK = size_t{64} << 10;
 
@@ -51,8 +50,8 @@ HostTier::HostTier(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size
       pool_.charge(2 * index_.back()->bytes(), "the index of the host tier");
     }
   }
-  left_ =
-      Shelf::set_aside(pool_, layouts, sizeof(Row), INDEX_BYTES + ARRIVAL_BYTES, "the host tier");
+  left_ = Shelf::set_aside(pool_, layouts, sizeof(Row), Index::KEY_BYTES + ARRIVAL_BYTES,
+                           "the host tier");
 }
 
 uint32_t HostTier::find(uint32_t tile, uint64_t key) const {

@@ -52,6 +52,7 @@ FF_HD uint64_t index_hash(uint64_t x) {
 class Index {
  public:
   static constexpr uint32_t NONE = 0xffffffffu;
+  static constexpr size_t KEY_BYTES = 27;  // that a key takes at most, growth included
 
   // Called with a number of bytes before so many more are taken; refuses by throwing.
   using Charge = std::function<void(size_t)>;

@@ -19,6 +19,7 @@
 #include "owners.h"
 #include "population.h"
 #include "request.h"
+#include "sweep.h"
 #include "tiers.h"
 #include "tile.h"
 
@@ -115,11 +116,8 @@ class Pad {
   size_t bytes_lacking(const std::vector<size_t>& rows, size_t times) const;
   void make_room();
   bool empty_blocks(size_t bytes, const std::vector<size_t>& rows, size_t times);
-  size_t entries() const;
-  void start_sweep();
-  void sweep_on();
-  void sweep(size_t entries);
-  void sweep_part(size_t plane);
+  void sweep_part(size_t plane, const Sweep::Seen& seen);
+  void sweep_row(size_t plane, uint32_t tile, uint64_t key, uint32_t slot);
   void move(size_t plane, uint32_t tile, uint64_t key, uint32_t slot);
 
   void touch_rows(const Ticket& ticket, const Share& piece, const float* norms,
@@ -157,17 +155,9 @@ class Pad {
   std::unique_ptr<Population> population_;  // none: all ids get rows, which stay
   std::unique_ptr<Owners> owners_;
   uint32_t begun_ = 0;  // number of a batch that has begun and found no room yet
-  struct {
-    size_t plane = 0, entry = 0;
-  } sweep_at_;
-  uint64_t swept_for_ = 0;    // condemnations that a sweep has begun for
-  bool first_sweep_ = false;  // the one under way is the first for them
-  std::vector<uint32_t> owner_;
-  size_t to_sweep_ = 0;  // entries of the index that the sweep has not seen
-  std::vector<std::pair<uint64_t, uint32_t>> seen_;  // keys and slots of the part being swept
+  std::unique_ptr<Sweep> sweep_;
   std::vector<std::pair<uint64_t, size_t>>
       unknown_;  // keys without a row, and where the batch has them
-  std::vector<uint64_t> gone_;
   std::vector<char> record_;
   std::set<uint32_t> readers_;  // tickets that only read, not released
   uint32_t last_reader_ = 0;

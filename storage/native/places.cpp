@@ -8,13 +8,12 @@ namespace {
 constexpr size_t PER_PAGE = Mapping::PAGE / sizeof(uint32_t);
 constexpr size_t AHEAD = 16;
 constexpr uint64_t MOST_FLAT = uint64_t{1} << 32;
-constexpr uint64_t INDEX_BYTES = 27;  // of a key, at most (index.h)
 
 }  // namespace
 
 Places::Places(KeyRange keys, int64_t positions, uint64_t most, Charge charge)
     : keys_(keys), charge_(std::move(charge)) {
-  const uint64_t worth = std::min(MOST_FLAT, INDEX_BYTES * most / sizeof(uint32_t));
+  const uint64_t worth = std::min(MOST_FLAT, Index::KEY_BYTES * most / sizeof(uint32_t));
   if (positions >= 0 && static_cast<uint64_t>(positions) <= worth &&
       take_flat(static_cast<uint64_t>(positions)))
     return;

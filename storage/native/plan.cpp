@@ -70,7 +70,13 @@ Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget,
   Pool& pool = host != nullptr ? host->pool() : *pool_;
   pool.charge(population_->counter_bytes(), "the counters of admission");
   owners_ = std::make_unique<Owners>(keys_, plane_);
-  if (tiers_) tiers_->set_population(population_.get(), owners_.get());
+  if (tiers_) {
+    tiers_->set_population(population_.get(), owners_.get());
+  } else {
+    std::vector<const Index*> indexes;
+    for (const auto& index : index_) indexes.push_back(index.get());
+    sweep_ = std::make_unique<Sweep>(*population_, std::move(indexes));
+  }
 }
 
 // The shelf that dynamic tiles with such rows share.

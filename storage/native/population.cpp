@@ -6,6 +6,7 @@
 namespace ff {
 namespace {
 
+constexpr size_t AHEAD = 16;         // rows asked for ahead
 constexpr size_t TICKS = 64;         // in which all memory is filled anew, at least
 constexpr size_t MOST_SWEEPS = 256;  // batches that a sweep may take
 
@@ -145,6 +146,23 @@ size_t Population::share_of_sweep(size_t entries, bool first) const {
                           : 2 * static_cast<double>(born_before_) / static_cast<double>(condemned_);
   return static_cast<size_t>(std::min(1.0, part) * static_cast<double>(entries)) +
          entries / MOST_SWEEPS + 1;
+}
+
+void Population::find_gone(Lookups& lookups, const Lookups::Part& part, const RowView& view,
+                           std::vector<uint64_t>& keys) const {
+  if (!reclaims(part.tile)) return;
+  for (size_t i = part.begin; i < part.end + AHEAD; ++i) {
+    if (i < part.end) {
+      window_.ask(lookups.keys[i]);
+      if (lookups.slots[i] != Tile::NONE) __builtin_prefetch(view.meta(lookups.slots[i]));
+    }
+    if (i < part.begin + AHEAD) continue;
+    const uint64_t key = lookups.keys[i - AHEAD];
+    uint32_t& slot = lookups.slots[i - AHEAD];
+    if (slot == Tile::NONE || !gone(part.tile, key, [&] { return *view.meta(slot); })) continue;
+    slot = Tile::NONE;
+    keys.push_back(key);
+  }
 }
 
 bool Population::admit(size_t tile, uint64_t key, uint32_t sightings) {

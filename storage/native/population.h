@@ -93,9 +93,12 @@ class Population {
   bool gone(size_t tile, uint64_t key, Meta meta) const {
     return reclaimer_.dead(class_of_[tile], meta) && !window_.holds(key, since_);
   }
+  // Rows of a part of a batch that are gone: they have no slot any more. Adds their keys, of which
+  // some may come twice.
+  void find_gone(Lookups& lookups, const Lookups::Part& part, const RowView& view,
+                 std::vector<uint64_t>& keys) const;
   bool in_window(uint64_t key) const { return window_.holds(key, since_); }
   void enter_window(uint64_t key) { window_.enter(key); }
-  FF_INLINE void ask_window(uint64_t key) const { window_.ask(key); }
   FF_INLINE void ask_admission(size_t tile, uint64_t key) const {
     admission_.ask(static_cast<uint32_t>(tile), key);
   }

@@ -4,7 +4,6 @@
 // index, some entries with every batch that is planned, and whenever a new row finds no room.
 #include <algorithm>
 
-#include "errors.h"
 #include "pad.h"
 #include "record.h"
 
@@ -12,11 +11,8 @@ namespace ff {
 namespace {
 
 constexpr size_t AHEAD = 16;
-constexpr size_t PART = 256;        // entries of the index looked at together
-constexpr size_t BATCHES = 8;       // for which room is kept on every shelf
-constexpr double INDEX_BYTES = 27;  // of a key, at most (index.h)
+constexpr size_t BATCHES = 8;  // for which room is kept on every shelf
 constexpr size_t ATTEMPTS = 16;
-constexpr size_t EVERYTHING = ~size_t{0};
 
 }  // namespace
 
@@ -34,7 +30,7 @@ void Pad::populate(Ticket& ticket, bool counts) {
   if (!ticket.train) return;
   for (Lookups& lookups : planes_)
     if (counts) admit(lookups);
-  sweep_on();
+  sweep_->go_on([&](size_t plane, const Sweep::Seen& seen) { sweep_part(plane, seen); });
   make_room();
   ticket.tick = population_->now();  // whoever was condemned until now was so before this batch
 }
@@ -48,31 +44,17 @@ void Pad::begin_batch(Ticket& ticket) {
 
 // Erases the rows of the batch that are gone: their ids are new ones then. A reader finds none.
 void Pad::forget_gone(size_t plane, Lookups& lookups, bool erase) {
+  std::vector<uint64_t> gone;
   for (const Lookups::Part& part : lookups.parts) {
-    if (!population_->reclaims(part.tile)) continue;
-    const RowView view = tiles_[part.tile]->view();
-    for (size_t i = part.begin; i < part.end + AHEAD; ++i) {
-      if (i < part.end) {
-        population_->ask_window(lookups.keys[i]);
-        if (lookups.slots[i] != Tile::NONE) __builtin_prefetch(view.meta(lookups.slots[i]));
-      }
-      if (i < part.begin + AHEAD) continue;
-      const uint64_t key = lookups.keys[i - AHEAD];
-      uint32_t& slot = lookups.slots[i - AHEAD];
-      const bool gone =
-          slot != Tile::NONE && population_->gone(part.tile, key, [&] { return *view.meta(slot); });
-      if (gone) slot = Tile::NONE;
-      if (gone && erase) gone_.push_back(key);
-    }
-    for (const uint64_t key : gone_) bury(plane, part.tile, key);  // a key may come twice
-    gone_.clear();
+    gone.clear();
+    population_->find_gone(lookups, part, tiles_[part.tile]->view(), gone);
+    for (size_t i = 0; erase && i < gone.size(); ++i) bury(plane, part.tile, gone[i]);
   }
-  for (const Lookups::Part& part : lookups.parts)
-    for (size_t i = part.begin; i < part.end; ++i)
-      if (erase)
-        population_->enter_window(lookups.keys[i]);
-      else
-        read_.enter(lookups.keys[i]);
+  for (const uint64_t key : lookups.keys)
+    if (erase)
+      population_->enter_window(key);
+    else
+      read_.enter(key);
 }
 
 // Asks for each id without a row, once for all times that the batch names it, in the order in which
@@ -147,7 +129,7 @@ size_t Pad::reclaimable_room() const {
   room -= std::min(room, taken);
   const double rows = static_cast<double>(std::max<size_t>(1, population_->rows()));
   const double each = std::max(1.0, static_cast<double>(population_->bytes()) / rows);
-  const double with_index = static_cast<double>(room + indexes) / (each + INDEX_BYTES) * each;
+  const double with_index = static_cast<double>(room + indexes) / (each + Index::KEY_BYTES) * each;
   return std::max<size_t>(1, std::min(room, static_cast<size_t>(with_index)));
 }
 
@@ -182,15 +164,15 @@ size_t Pad::bytes_lacking(const std::vector<size_t>& rows, size_t times) const {
 void Pad::make_room() {
   const std::vector<size_t> rows = rows_wanted();
   const size_t soon = bytes_lacking(rows, BATCHES);
-  if (soon > 0 && to_sweep_ == 0 && empty_blocks(soon, rows, BATCHES)) start_sweep();
+  if (soon > 0 && !sweep_->under_way() && empty_blocks(soon, rows, BATCHES)) sweep_->start();
   // Some rows cannot go or be moved now, so each attempt aims higher.
   for (size_t attempt = 1; attempt <= ATTEMPTS; ++attempt) {
     if (bytes_lacking(rows, 1) == 0) return;
-    sweep(EVERYTHING);
+    sweep_->finish([&](size_t plane, const Sweep::Seen& seen) { sweep_part(plane, seen); });
     const size_t more = attempt * bytes_lacking(rows, 1);
     if (more == 0) return;
     if (!empty_blocks(more, rows, 1) && population_->condemn(2 * more) == 0) return;
-    start_sweep();
+    sweep_->start();
   }
 }
 
@@ -211,66 +193,24 @@ bool Pad::empty_blocks(size_t bytes, const std::vector<size_t>& rows, size_t tim
   return roomiest != nullptr && !roomiest->empty_out(std::min(bytes, most)).empty();
 }
 
-size_t Pad::entries() const {
-  size_t entries = 0;
-  for (const auto& index : index_) entries += index->extent();
-  return entries;
-}
-
-void Pad::start_sweep() {
-  to_sweep_ = entries();
-  population_->sweep_began();
-}
-
-// Some of the sweep that is under way, or of a new one if one is needed.
-void Pad::sweep_on() {
-  const bool first = swept_for_ != population_->condemnations();
-  if (first || (to_sweep_ == 0 && !population_->clean())) start_sweep();
-  first_sweep_ = (first_sweep_ && to_sweep_ > 0) || first;
-  swept_for_ = population_->condemnations();
-  if (to_sweep_ > 0) sweep(population_->share_of_sweep(entries(), first_sweep_));
-  first_sweep_ = first_sweep_ && to_sweep_ > 0;
-}
-
-void Pad::sweep(size_t entries) {
-  for (entries = std::min(entries, to_sweep_); entries > 0;) {
-    if (sweep_at_.plane >= index_.size()) sweep_at_ = {};
-    const Index& index = *index_[sweep_at_.plane];
-    const size_t n =
-        std::min({PART, entries, index.extent() - std::min(index.extent(), sweep_at_.entry)});
-    if (n == 0) {
-      sweep_at_ = {sweep_at_.plane + 1, 0};
-      if (index.extent() == 0 && index_.size() == 1) break;
-      continue;
-    }
-    seen_.clear();
-    index.for_part(sweep_at_.entry, n,
-                   [&](uint64_t key, uint32_t slot) { seen_.emplace_back(key, slot); });
-    sweep_part(sweep_at_.plane);
-    sweep_at_.entry += n;
-    entries -= n;
-    to_sweep_ -= n;
-    if (to_sweep_ == 0) population_->sweep_ended();
-  }
-}
-
 // Takes away those rows that are gone, and moves those whose block is being emptied.
-void Pad::sweep_part(size_t plane) {
-  owner_.resize(seen_.size());
-  for (size_t i = 0; i < seen_.size() + AHEAD; ++i) {
-    if (i < seen_.size()) {
-      owner_[i] = owners_->tile_of(plane, seen_[i].first);
-      __builtin_prefetch(tiles_[owner_[i]]->view().meta(seen_[i].second));
-    }
-    if (i < AHEAD) continue;
-    const auto [key, slot] = seen_[i - AHEAD];
-    const uint32_t t = owner_[i - AHEAD];
-    const Shelf& shelf = tiles_[t]->shelf();
-    if (population_->reclaims(t) && population_->gone(t, key, shelf.view().meta(slot)->load()))
-      bury(plane, t, key);
-    else if (shelf.leaving(slot) && shelf.vacant() > 0 && !population_->in_window(key))
-      move(plane, t, key, slot);
+void Pad::sweep_part(size_t plane, const Sweep::Seen& seen) {
+  uint32_t owner[AHEAD];
+  for (size_t i = 0; i < seen.size() + AHEAD; ++i) {
+    if (i >= AHEAD)
+      sweep_row(plane, owner[i % AHEAD], seen[i - AHEAD].first, seen[i - AHEAD].second);
+    if (i >= seen.size()) continue;
+    owner[i % AHEAD] = owners_->tile_of(plane, seen[i].first);
+    __builtin_prefetch(tiles_[owner[i % AHEAD]]->view().meta(seen[i].second));
   }
+}
+
+void Pad::sweep_row(size_t plane, uint32_t t, uint64_t key, uint32_t slot) {
+  const Shelf& shelf = tiles_[t]->shelf();
+  if (population_->reclaims(t) && population_->gone(t, key, shelf.view().meta(slot)->load()))
+    bury(plane, t, key);
+  else if (shelf.leaving(slot) && shelf.vacant() > 0 && !population_->in_window(key))
+    move(plane, t, key, slot);
 }
 
 // Gives the row another slot of its shelf.

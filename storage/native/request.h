@@ -104,4 +104,16 @@ struct Ticket {
   std::vector<std::vector<Touch>> touches;           // by worker, of the update
 };
 
+// What a batch asks of one plane of the tiles: keys, tile by tile.
+struct Lookups {
+  struct Part {
+    uint32_t tile;
+    size_t first_id;    // of the request
+    size_t begin, end;  // keys
+  };
+  std::vector<Part> parts;
+  std::vector<uint64_t> keys;
+  std::vector<uint32_t> slots;
+};
+
 }  // namespace ff

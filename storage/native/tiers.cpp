@@ -8,7 +8,6 @@
 namespace ff {
 namespace {
 
-constexpr size_t INDEX_BYTES = 27;  // of a key, at most (index.h)
 constexpr size_t BLOCK = size_t{64} << 10;
 
 // Blocks of all shelves have one size if rows allow it, so that any shelf can have another's.
@@ -55,7 +54,7 @@ Tiers::Tiers(const std::vector<TileSpec>& specs, const std::vector<KeyRange>& ke
       pool.charge(2 * index_.back()->bytes(), "the index of the pad");
     }
   }
-  left_ = Shelf::set_aside(pool, layouts, Residents::SIDE_BYTES, INDEX_BYTES, "the pad");
+  left_ = Shelf::set_aside(pool, layouts, Residents::SIDE_BYTES, Index::KEY_BYTES, "the pad");
   for (const auto& shelf : shelves_) residents_.emplace_back(*shelf);
   auto notify = [this] {
     std::lock_guard<std::mutex> lock(guard_);

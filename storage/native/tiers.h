@@ -25,6 +25,7 @@
 #include "request.h"
 #include "residents.h"
 #include "span.h"
+#include "sweep.h"
 #include "tile.h"
 #include "write_back.h"
 
@@ -35,18 +36,6 @@ struct Traffic {
   uint64_t pad_hits = 0, host_hits = 0, file_hits = 0, born = 0;  // rows
   uint64_t host_read_bytes = 0, host_written_bytes = 0, file_read_bytes = 0, file_written_bytes = 0;
   int64_t fetch_ns = 0, write_ns = 0;  // of the background threads
-};
-
-// What a batch asks of one plane of the tiles: keys, tile by tile.
-struct Lookups {
-  struct Part {
-    uint32_t tile;
-    size_t first_id;    // of the request
-    size_t begin, end;  // keys
-  };
-  std::vector<Part> parts;
-  std::vector<uint64_t> keys;
-  std::vector<uint32_t> slots;
 };
 
 class Tiers {
@@ -165,11 +154,9 @@ class Tiers {
   void admit(std::vector<Lookups>& planes, Fetch& fetch);
   void leave_out_refused(std::vector<Lookups>& planes);
   void return_retired();
-  size_t entries() const;
-  void sweep_on(bool everything, Fetch& fetch);
   bool forget_some(Fetch& fetch);
   std::vector<uint64_t> living_keys(size_t tile) const;
-  void sweep_part(bool in_pad, size_t plane, Fetch& fetch);
+  void sweep_part(size_t index, const Sweep::Seen& seen, Fetch& fetch);
 
   void want_later(uint32_t tile, uint64_t key, uint32_t batch);
   uint64_t start(Fetch&& fetch);
@@ -211,14 +198,7 @@ class Tiers {
   const Owners* owners_ = nullptr;
   std::vector<std::unique_ptr<Index>> below_;  // time and score of rows below the pad, by plane
   size_t most_rows_ = 0;                       // that can go and fit all tiers; 0: no limit
-  uint64_t swept_for_ = 0;                     // condemnations that a sweep has begun for
-  bool first_sweep_ = false;                   // the one under way is the first for them
-  size_t to_sweep_ = 0;                        // entries that the sweep has not seen
-  struct {
-    size_t index = 0, entry = 0;  // of the pad's indexes, then of below_
-  } sweep_at_;
-  std::vector<std::pair<uint64_t, uint32_t>> seen_;  // of the part being swept
-  std::vector<uint64_t> gone_;
+  std::unique_ptr<Sweep> sweep_;               // over the pad's indexes, then below_
   std::deque<Retired> retired_;
 
   Room refused_ = Room::enough;

@@ -73,7 +73,7 @@ void Tiers::find_slots(std::vector<Lookups>& planes, Fetch& fetch) {
     admit(planes, fetch);
     for (const Lookups& lookups : planes)
       for (const uint64_t key : lookups.keys) population_->enter_window(key);
-    sweep_on(false, fetch);
+    sweep_->go_on([&](size_t i, const Sweep::Seen& seen) { sweep_part(i, seen, fetch); });
   }
   take_slots(fetch);
   start(std::move(fetch));  // rows that leave are moved while this goes on
@@ -194,7 +194,7 @@ void Tiers::evict(Residents& from, uint32_t slot, Fetch& fetch) {
   const Resident row = from.at(slot);
   if (population_ != nullptr && population_->reclaims(row.tile)) {
     const Meta meta = *from.shelf().view().meta(slot);
-    if (population_->gone(row.tile, row.key, [&] { return meta; })) {
+    if (population_->gone(row.tile, row.key, meta)) {
       population_->bury(row.tile, meta);
       tiles_[row.tile]->count(-1);
       index_of(row.tile).erase(&row.key, 1);

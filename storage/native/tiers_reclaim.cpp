@@ -3,15 +3,11 @@
 // who is gone.
 #include <algorithm>
 
-#include "errors.h"
 #include "tiers.h"
 
 namespace ff {
 namespace {
 
-constexpr size_t AHEAD = 16;
-constexpr size_t PART = 256;  // entries of an index looked at together
-constexpr size_t INDEX_BYTES = 27;
 // Shares of the host tier that may go into indexes and metadata of rows in the file, and of what is
 // free at first that may go into metadata.
 constexpr double MOST_OF_HOST = 0.2, MOST_OF_FREE = 0.25;
@@ -27,14 +23,18 @@ void Tiers::set_population(Population* population, const Owners* owners) {
   for (size_t t = 0; t < plane_.size(); ++t)
     while (population->reclaims(t) && below_.size() <= plane_[t])
       below_.push_back(std::make_unique<Index>(0, false));
-  if (host_.pool().budget() == Pool::UNLIMITED) return;
-  if (below_.empty()) return;
+  std::vector<const Index*> indexes;
+  for (const auto& index : index_) indexes.push_back(index.get());
+  for (const auto& index : below_) indexes.push_back(index.get());
+  sweep_ = std::make_unique<Sweep>(*population, std::move(indexes));
+  if (host_.pool().budget() == Pool::UNLIMITED || below_.empty()) return;
   const size_t free = host_.pool().budget() - host_.pool().held();
-  most_rows_ = std::min(
-      rows_that_fit(), static_cast<size_t>(MOST_OF_FREE * static_cast<double>(free)) / INDEX_BYTES);
+  most_rows_ =
+      std::min(rows_that_fit(),
+               static_cast<size_t>(MOST_OF_FREE * static_cast<double>(free)) / Index::KEY_BYTES);
   if (const size_t wanted = population_->most_rows(); wanted > 0)
     most_rows_ = std::min(most_rows_, wanted + wanted / 4);
-  host_.pool().charge(INDEX_BYTES * most_rows_, "times and scores of rows below the pad");
+  host_.pool().charge(Index::KEY_BYTES * most_rows_, "times and scores of rows below the pad");
 }
 
 // Rows that pad, host and file hold together, if all are as large as the largest that can go.
@@ -48,7 +48,7 @@ size_t Tiers::rows_that_fit() const {
     if (file_ != nullptr) {
       const double budget = static_cast<double>(host_.pool().budget());
       below += std::min(static_cast<double>(file_->most_rows(t)),
-                        MOST_OF_HOST * budget / (2 * INDEX_BYTES));
+                        MOST_OF_HOST * budget / (2 * Index::KEY_BYTES));
     }
     const double all = here / static_cast<double>(layout.block_bytes) * layout.rows + below;
     rows = std::min(rows, static_cast<size_t>(all));
@@ -70,24 +70,11 @@ size_t Tiers::reclaimable_room() const {
 // Takes rows of the batch that are gone out of the pad: their ids are new ones then. A reader finds
 // none.
 void Tiers::forget_gone(Lookups& lookups, bool erase) {
+  std::vector<uint64_t> gone;
   for (const Lookups::Part& part : lookups.parts) {
-    if (!population_->reclaims(part.tile)) continue;
-    const RowView view = shelf_of(part.tile).view();
-    for (size_t i = part.begin; i < part.end + AHEAD; ++i) {
-      if (i < part.end) {
-        population_->ask_window(lookups.keys[i]);
-        if (lookups.slots[i] != Shelf::NONE) __builtin_prefetch(view.meta(lookups.slots[i]));
-      }
-      if (i < part.begin + AHEAD) continue;
-      const uint64_t key = lookups.keys[i - AHEAD];
-      uint32_t& slot = lookups.slots[i - AHEAD];
-      const bool gone = slot != Shelf::NONE &&
-                        population_->gone(part.tile, key, [&] { return *view.meta(slot); });
-      if (gone) slot = Shelf::NONE;
-      if (gone && erase) gone_.push_back(key);
-    }
-    for (const uint64_t key : gone_) bury_in_pad(part.tile, key);  // a key may come twice
-    gone_.clear();
+    gone.clear();
+    population_->find_gone(lookups, part, shelf_of(part.tile).view(), gone);
+    for (size_t i = 0; erase && i < gone.size(); ++i) bury_in_pad(part.tile, gone[i]);
   }
 }
 
@@ -137,7 +124,7 @@ bool Tiers::lives_below(uint32_t tile, uint64_t key, Fetch* fetch) {
   uint32_t bits;
   below_[plane_[tile]]->find(&key, &bits, 1, 1);
   if (bits == Index::NONE) return false;
-  if (!population_->gone(tile, key, [&] { return unpacked(bits); })) return true;
+  if (!population_->gone(tile, key, unpacked(bits))) return true;
   if (fetch != nullptr) bury_below(tile, key, unpacked(bits), *fetch);
   return false;
 }
@@ -204,52 +191,12 @@ void Tiers::leave_out_refused(std::vector<Lookups>& planes) {
   missing_.resize(kept);
 }
 
-size_t Tiers::entries() const {
-  size_t entries = 0;
-  for (const auto& index : index_) entries += index->extent();
-  for (const auto& index : below_) entries += index->extent();
-  return entries;
-}
-
-// Some of the sweep over all rows that can go, in the pad and below it.
-void Tiers::sweep_on(bool everything, Fetch& fetch) {
-  const bool first = swept_for_ != population_->condemnations();
-  if (first || (to_sweep_ == 0 && !population_->clean())) {
-    to_sweep_ = entries();
-    population_->sweep_began();
-  }
-  swept_for_ = population_->condemnations();
-  first_sweep_ = (first_sweep_ && to_sweep_ > 0) || first;
-  size_t left = everything ? to_sweep_ : population_->share_of_sweep(entries(), first_sweep_);
-  for (left = std::min(left, to_sweep_); left > 0;) {
-    const size_t pads = index_.size();
-    if (sweep_at_.index >= pads + below_.size()) sweep_at_ = {};
-    const bool in_pad = sweep_at_.index < pads;
-    const Index& index = in_pad ? *index_[sweep_at_.index] : *below_[sweep_at_.index - pads];
-    const size_t extent = index.extent();
-    const size_t n = std::min({PART, left, extent - std::min(extent, sweep_at_.entry)});
-    if (n == 0) {
-      sweep_at_ = {sweep_at_.index + 1, 0};
-      if (entries() == 0) to_sweep_ = left = 0;
-    } else {
-      seen_.clear();
-      index.for_part(sweep_at_.entry, n,
-                     [&](uint64_t key, uint32_t value) { seen_.emplace_back(key, value); });
-      sweep_part(in_pad, in_pad ? sweep_at_.index : sweep_at_.index - pads, fetch);
-      sweep_at_.entry += n;
-      left -= n;
-      to_sweep_ -= n;
-    }
-    if (to_sweep_ == 0) population_->sweep_ended();
-  }
-}
-
 // When a tier is full, whatever the budgets of rows say; false if nobody can go.
 bool Tiers::forget_some(Fetch& fetch) {
   if (population_ == nullptr || population_->condemn(population_->bytes() / 16 + 1) == 0)
     return false;
-  to_sweep_ = 0;
-  sweep_on(true, fetch);
+  sweep_->start();
+  sweep_->finish([&](size_t i, const Sweep::Seen& seen) { sweep_part(i, seen, fetch); });
   return true;
 }
 
@@ -262,18 +209,21 @@ std::vector<uint64_t> Tiers::living_keys(size_t tile) const {
   });
   below_[plane_[tile]]->for_each([&](uint64_t key, uint32_t bits) {
     if (!keys_[tile].owns(key)) return;
-    if (!population_->gone(tile, key, [&] { return unpacked(bits); })) keys.push_back(key);
+    if (!population_->gone(tile, key, unpacked(bits))) keys.push_back(key);
   });
   std::sort(keys.begin(), keys.end());
   return keys;
 }
 
-void Tiers::sweep_part(bool in_pad, size_t plane, Fetch& fetch) {
-  for (const auto& [key, value] : seen_) {
+// Takes away rows that are gone, in the pad or below it.
+void Tiers::sweep_part(size_t index, const Sweep::Seen& seen, Fetch& fetch) {
+  const bool in_pad = index < index_.size();
+  const size_t plane = in_pad ? index : index - index_.size();
+  for (const auto& [key, value] : seen) {
     const uint32_t tile = owners_->tile_of(plane, key);
     if (!population_->reclaims(tile)) continue;
     if (!in_pad) {
-      if (population_->gone(tile, key, [v = value] { return unpacked(v); }))
+      if (population_->gone(tile, key, unpacked(value)))
         bury_below(tile, key, unpacked(value), fetch);
       continue;
     }
