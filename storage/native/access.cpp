@@ -51,8 +51,7 @@ void Pad::find(size_t t, const std::vector<int64_t>& positions, uint32_t* slots)
   if (!population_ || !population_->reclaims(t)) return;
   const RowView view = tile.view();
   for (size_t i = 0; i < n; ++i)
-    if (slots[i] != Tile::NONE &&
-        population_->gone(t, keys[i], [&] { return *view.meta(slots[i]); }))
+    if (slots[i] != Tile::NONE && population_->gone(t, keys[i], view.meta(slots[i])->load()))
       slots[i] = Tile::NONE;
 }
 
@@ -169,7 +168,7 @@ std::vector<int64_t> Pad::ids(size_t t) const {
     index_[plane_[t]]->for_each([&](uint64_t key, uint32_t slot) {
       if (!keys_[t].owns(key)) return;
       if (population_ && population_->reclaims(t) &&
-          population_->gone(t, key, [&] { return *tile.view().meta(slot); }))
+          population_->gone(t, key, tile.view().meta(slot)->load()))
         return;
       found.emplace_back(slot, static_cast<int64_t>(keys_[t].id(key)));
     });

@@ -79,7 +79,7 @@ void Population::begin_batch(Ticket& ticket, size_t keys, size_t room) {
   const uint32_t steady = batch_ > batches_ ? batch_ - batches_ + 1 : 1;
   fold(steady);
   since_ = std::min(steady, *outstanding_.begin());
-  window_.begin(batch_, keys, batches_);
+  window_.begin(batch_, keys, batches_, since_);
   born_before_ = std::exchange(born_, 0);
   born_since_tick_ += born_before_;
   const size_t live = static_cast<size_t>(reclaimer_.bytes());
@@ -152,14 +152,12 @@ void Population::find_gone(Lookups& lookups, const Lookups::Part& part, const Ro
                            std::vector<uint64_t>& keys) const {
   if (!reclaims(part.tile)) return;
   for (size_t i = part.begin; i < part.end + AHEAD; ++i) {
-    if (i < part.end) {
-      window_.ask(lookups.keys[i]);
-      if (lookups.slots[i] != Tile::NONE) __builtin_prefetch(view.meta(lookups.slots[i]));
-    }
+    if (i < part.end && lookups.slots[i] != Tile::NONE)
+      __builtin_prefetch(view.meta(lookups.slots[i]));
     if (i < part.begin + AHEAD) continue;
     const uint64_t key = lookups.keys[i - AHEAD];
     uint32_t& slot = lookups.slots[i - AHEAD];
-    if (slot == Tile::NONE || !gone(part.tile, key, [&] { return *view.meta(slot); })) continue;
+    if (slot == Tile::NONE || !gone(part.tile, key, view.meta(slot)->load())) continue;
     slot = Tile::NONE;
     keys.push_back(key);
   }

@@ -84,21 +84,21 @@ class Population {
   // How often rows have been condemned.
   uint64_t condemnations() const { return condemnations_; }
 
-  // Whether a row counts as gone; metadata is looked at only outside the window.
-  template <class MetaOf>
-  bool gone(size_t tile, uint64_t key, MetaOf&& meta_of) const {
-    return !window_.holds(key, since_) && reclaimer_.dead(class_of_[tile], meta_of());
-  }
-  // The same where metadata may be read at any time.
+  // Whether a row counts as gone. Its metadata may be that of anybody while it is in the window.
   bool gone(size_t tile, uint64_t key, Meta meta) const {
     return reclaimer_.dead(class_of_[tile], meta) && !window_.holds(key, since_);
   }
+  // The same, soon answered; a row that is gone may yet seem to be needed.
+  bool surely_gone(size_t tile, uint64_t key, Meta meta) const {
+    return reclaimer_.dead(class_of_[tile], meta) && !seems_needed(key);
+  }
+  bool seems_needed(uint64_t key) const { return window_.seems_to_hold(key, since_); }
   // Rows of a part of a batch that are gone: they have no slot any more. Adds their keys, of which
   // some may come twice.
   void find_gone(Lookups& lookups, const Lookups::Part& part, const RowView& view,
                  std::vector<uint64_t>& keys) const;
-  bool in_window(uint64_t key) const { return window_.holds(key, since_); }
-  void enter_window(uint64_t key) { window_.enter(key); }
+  // The batch names these keys; a batch that cannot be planned names none.
+  void enter_window(const std::vector<uint64_t>& keys) { window_.enter(keys); }
   FF_INLINE void ask_admission(size_t tile, uint64_t key) const {
     admission_.ask(static_cast<uint32_t>(tile), key);
   }

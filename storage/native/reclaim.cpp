@@ -23,11 +23,16 @@ void Pad::populate(Ticket& ticket, bool counts) {
     size_t keys = 0;
     for (const Lookups& lookups : planes_) keys += lookups.keys.size();
     readers_.insert(ticket.reader = ++last_reader_);
-    read_.begin(last_reader_, keys, readers_.size());
+    read_.begin(last_reader_, keys, readers_.size(), *readers_.begin());
   }
   for (size_t plane = 0; plane < planes_.size(); ++plane)
     forget_gone(plane, planes_[plane], ticket.train);
-  if (!ticket.train) return;
+  if (!ticket.train) {
+    for (const Lookups& lookups : planes_)
+      for (const uint64_t key : lookups.keys) read_.note(key);
+    return;
+  }
+  for (const Lookups& lookups : planes_) population_->enter_window(lookups.keys);
   for (Lookups& lookups : planes_)
     if (counts) admit(lookups);
   sweep_->go_on([&](size_t plane, const Sweep::Seen& seen) { sweep_part(plane, seen); });
@@ -50,11 +55,6 @@ void Pad::forget_gone(size_t plane, Lookups& lookups, bool erase) {
     population_->find_gone(lookups, part, tiles_[part.tile]->view(), gone);
     for (size_t i = 0; erase && i < gone.size(); ++i) bury(plane, part.tile, gone[i]);
   }
-  for (const uint64_t key : lookups.keys)
-    if (erase)
-      population_->enter_window(key);
-    else
-      read_.enter(key);
 }
 
 // Asks for each id without a row, once for all times that the batch names it, in the order in which
@@ -101,7 +101,7 @@ void Pad::bury(size_t plane, uint32_t t, uint64_t key) {
 
 // The slot serves again when no reader that may know it is left.
 void Pad::retire(uint32_t t, uint64_t key, uint32_t slot) {
-  if (readers_.empty() || !read_.holds(key, *readers_.begin()))
+  if (readers_.empty() || !read_.seems_to_hold(key, *readers_.begin()))
     tiles_[t]->shelf().give(slot);
   else
     retired_.push_back({last_reader_, t, slot});
@@ -207,9 +207,9 @@ void Pad::sweep_part(size_t plane, const Sweep::Seen& seen) {
 
 void Pad::sweep_row(size_t plane, uint32_t t, uint64_t key, uint32_t slot) {
   const Shelf& shelf = tiles_[t]->shelf();
-  if (population_->reclaims(t) && population_->gone(t, key, shelf.view().meta(slot)->load()))
+  if (population_->reclaims(t) && population_->surely_gone(t, key, shelf.view().meta(slot)->load()))
     bury(plane, t, key);
-  else if (shelf.leaving(slot) && shelf.vacant() > 0 && !population_->in_window(key))
+  else if (shelf.leaving(slot) && shelf.vacant() > 0 && !population_->seems_needed(key))
     move(plane, t, key, slot);
 }
 

@@ -23,7 +23,9 @@ inline void copy_record(const RowLayout& layout, const RowView& view, char* weig
   part(weights, size_t{layout.dim} * bytes_of(layout.dtype));
   part(view.state(weights, slot), size_t{layout.dim} * 4 * layout.element_states);
   part(view.row_state(weights, slot), layout.row_state_stride);
-  part(reinterpret_cast<char*>(view.meta(weights, slot)), sizeof(Meta));
+  Meta meta = view.meta(weights, slot)->load();
+  part(reinterpret_cast<char*>(&meta), sizeof meta);
+  if (to_row) view.meta(weights, slot)->store(meta);
 }
 
 inline void pack_record(const RowLayout& layout, const RowView& view, char* weights, uint32_t slot,

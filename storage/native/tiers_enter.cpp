@@ -44,6 +44,8 @@ Tiers::Room Tiers::enter(Ticket& ticket, std::vector<Lookups>& planes) {
     }
   }
   foreseen_ = std::max(foreseen_, ++planned_);
+  for (size_t plane = 0; plane < planes.size() && population_ != nullptr; ++plane)
+    population_->enter_window(planes[plane].keys);
   bring_in(fetch);
   for (const Lookups& lookups : planes) traffic_.pad_hits += lookups.keys.size();
   traffic_.pad_hits -= missing_.size();
@@ -71,8 +73,6 @@ void Tiers::find_slots(std::vector<Lookups>& planes, Fetch& fetch) {
   // Now missing_ is all that the batch lacks, in the order of the request, and where it is.
   if (population_ != nullptr) {
     admit(planes, fetch);
-    for (const Lookups& lookups : planes)
-      for (const uint64_t key : lookups.keys) population_->enter_window(key);
     sweep_->go_on([&](size_t i, const Sweep::Seen& seen) { sweep_part(i, seen, fetch); });
   }
   take_slots(fetch);

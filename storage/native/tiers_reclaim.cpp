@@ -205,7 +205,7 @@ std::vector<uint64_t> Tiers::living_keys(size_t tile) const {
   const RowView view = tiles_[tile]->view();
   index_of(tile).for_each([&](uint64_t key, uint32_t slot) {
     if (!keys_[tile].owns(key)) return;
-    if (!population_->gone(tile, key, [&] { return *view.meta(slot); })) keys.push_back(key);
+    if (!population_->gone(tile, key, view.meta(slot)->load())) keys.push_back(key);
   });
   below_[plane_[tile]]->for_each([&](uint64_t key, uint32_t bits) {
     if (!keys_[tile].owns(key)) return;
@@ -223,13 +223,13 @@ void Tiers::sweep_part(size_t index, const Sweep::Seen& seen, Fetch& fetch) {
     const uint32_t tile = owners_->tile_of(plane, key);
     if (!population_->reclaims(tile)) continue;
     if (!in_pad) {
-      if (population_->gone(tile, key, unpacked(value)))
+      if (population_->surely_gone(tile, key, unpacked(value)))
         bury_below(tile, key, unpacked(value), fetch);
       continue;
     }
     const RowView view = shelf_of(tile).view();
     if (residents_of(tile).used(value) < held_from() &&
-        population_->gone(tile, key, [&, v = value] { return *view.meta(v); }))
+        population_->surely_gone(tile, key, view.meta(value)->load()))
       bury_in_pad(tile, key);
   }
 }

@@ -131,7 +131,7 @@ void Tile::bear(uint64_t id, char* weights, uint32_t slot, uint16_t time) const 
   const RowView rows = view();
   bear_weights(id, weights);
   bear_state(rows.state(weights, slot), rows.row_state(weights, slot));
-  *rows.meta(weights, slot) = {time, 0};
+  rows.meta(weights, slot)->store({time, 0});
 }
 
 void Tile::bear_record(uint64_t id, char* record) const {

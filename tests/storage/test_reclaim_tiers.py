@@ -164,3 +164,22 @@ def test_a_full_host_tier_forgets_rows_before_it_gives_up(tmp_path: Path) -> Non
         for step in range(300):
             run.batch(np.arange(step * 50, step * 50 + 50))
         assert pad.population(0).reclaimed > 5000
+
+
+def test_tiles_of_one_table_forget_the_same_rows(tmp_path: Path) -> None:
+    """Two ranges of the columns have the same keys, and each rows of its own."""
+    specs = [spec(dim=128), spec(dim=128, column=128)]
+    policy: dict[str, object] = {"by": "recency", "interval": 5, "rows": 600, "share": 1.0}
+    one = make(specs, window=3, **policy)
+    with tiered(specs, tmp_path, "host", pad_bytes=3 << 17, window=3, **policy) as pad:  # type: ignore[arg-type]
+        for each in (one, pad):
+            run = Trainer(each)
+            for ids, gradient in batches(0, 200, 120):
+                run.batch({0: ids, 1: ids}, gradient=gradient)
+        for tile in range(2):
+            assert sorted(ids_of(pad, tile)) == sorted(ids_of(one, tile))
+        ids = np.array(sorted(ids_of(one)))
+        assert len(ids) > 100
+        assert np.array_equal(pad.read(1, ids)[0], one.read(1, ids)[0])
+        admitted = {each.population(tile).admitted for each in (one, pad) for tile in range(2)}
+        assert len(admitted) == 1  # how far sweeps have come decides nothing
