@@ -1,6 +1,7 @@
 // The one place that knows which compiler reads the shared headers: the C++ compiler, nvcc or
-// NVRTC. Headers that include only this file (hash.h, half.h, init.h, optimizer.h, key.h) hold
-// arithmetic: no allocation, no exceptions, no containers, no loops over the batch.
+// NVRTC. Headers that include only this file (hash.h, half.h, init.h, optimizer.h, key.h,
+// row_view.h) hold arithmetic: no allocation, no exceptions, no containers, no loops over the
+// batch.
 #pragma once
 
 #ifdef __CUDACC_RTC__  // NVRTC has no <cstdint>

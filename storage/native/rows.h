@@ -14,22 +14,9 @@
 #include <cstdint>
 
 #include "half.h"
+#include "row_view.h"
 
 namespace ff {
-
-// Read and written as a whole where another thread may do so too.
-struct alignas(4) Meta {
-  uint16_t time;
-  uint16_t score;
-
-  Meta load() const {
-    Meta copy;
-    __atomic_load(this, &copy, __ATOMIC_RELAXED);
-    return copy;
-  }
-  void store(Meta value) { __atomic_store(this, &value, __ATOMIC_RELAXED); }
-};
-static_assert(sizeof(Meta) == 4);
 
 // Distance between vectors of `bytes`: a power of two up to 16, then a multiple of 16, or whole
 // cache lines where that costs at most an eighth.
@@ -97,46 +84,6 @@ struct RowLayout {
     row_state_offset = align(state_offset + n * state_stride);
     meta_offset = align(row_state_offset + n * row_state_stride);
     return meta_offset + n * sizeof(Meta);
-  }
-};
-
-// The rows of a tile, as the loops see them: plain numbers, copied into registers.
-struct RowView {
-  char* const* blocks;
-  uint32_t shift, mask;
-  size_t block_bytes;  // blocks are aligned to it
-  uint32_t weight_stride, state_stride, row_state_stride;
-  size_t state_offset, row_state_offset, meta_offset;
-
-  char* weights(uint32_t slot) const {
-    return blocks[slot >> shift] + size_t{slot & mask} * weight_stride;
-  }
-  char* state(uint32_t slot) const {
-    return blocks[slot >> shift] + state_offset + size_t{slot & mask} * state_stride;
-  }
-  char* row_state(uint32_t slot) const {
-    return blocks[slot >> shift] + row_state_offset + size_t{slot & mask} * row_state_stride;
-  }
-  // The same from the address of the weights, without a look into the directory.
-  char* state(char* weights, uint32_t slot) const {
-    return block_of(weights) + state_offset + size_t{slot & mask} * state_stride;
-  }
-  template <int row_states>
-  float* row_state(char* weights, uint32_t slot) const {
-    char* const first = block_of(weights) + row_state_offset;
-    return reinterpret_cast<float*>(first) + size_t{slot & mask} * row_states;
-  }
-  char* row_state(char* weights, uint32_t slot) const {
-    return block_of(weights) + row_state_offset + size_t{slot & mask} * row_state_stride;
-  }
-  Meta* meta(char* weights, uint32_t slot) const {
-    return reinterpret_cast<Meta*>(block_of(weights) + meta_offset) + (slot & mask);
-  }
-  Meta* meta(uint32_t slot) const { return meta(blocks[slot >> shift], slot); }
-
- private:
-  char* block_of(char* weights) const {
-    return reinterpret_cast<char*>(reinterpret_cast<uintptr_t>(weights) & ~(block_bytes - 1));
   }
 };
 

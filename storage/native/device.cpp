@@ -1,0 +1,323 @@
+#include "device.h"
+
+#include <dlfcn.h>
+
+#include <type_traits>
+
+namespace ff {
+
+// Names and shapes of the functions as in cuda.h (CUDA 11 and later keep the _v2 names). Handles
+// are pointers or 64-bit addresses there; all results are CUresult, 0 for success.
+struct Driver {
+  using Handle = void*;
+  using Address = unsigned long long;
+
+  int (*init)(unsigned);
+  int (*error_name)(int, const char**);
+  int (*error_string)(int, const char**);
+  int (*device_get)(int*, int);
+  int (*device_attribute)(int*, int, int);
+  int (*retain)(Handle*, int);
+  int (*release)(int);
+  int (*set_current)(Handle);
+  int (*allocate)(Address*, size_t);
+  int (*free)(Address);
+  int (*host_allocate)(void**, size_t, unsigned);
+  int (*host_free)(void*);
+  int (*host_register)(void*, size_t, unsigned);
+  int (*host_unregister)(void*);
+  int (*copy_in)(Address, const void*, size_t, Handle);
+  int (*copy_out)(void*, Address, size_t, Handle);
+  int (*copy)(Address, Address, size_t, Handle);
+  int (*fill)(Address, unsigned char, size_t, Handle);
+  int (*stream_create)(Handle*, unsigned);
+  int (*stream_destroy)(Handle);
+  int (*stream_synchronize)(Handle);
+  int (*stream_wait)(Handle, Handle, unsigned);
+  int (*event_create)(Handle*, unsigned);
+  int (*event_destroy)(Handle);
+  int (*event_record)(Handle, Handle);
+  int (*event_query)(Handle);
+  int (*event_synchronize)(Handle);
+  int (*launch)(Handle, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                Handle, void**, void**);
+
+  explicit Driver(const std::string& library);
+
+  void check(int result, const std::string& what) const {
+    if (result == 0) return;
+    const char *name = nullptr, *text = nullptr;
+    error_name(result, &name);
+    error_string(result, &text);
+    throw DeviceError(what + ": " + (name ? name : "unknown error") + " (" +
+                      std::to_string(result) + (text ? std::string("), ") + text : ")"));
+  }
+};
+
+namespace {
+
+constexpr int NOT_READY = 600, PROCESSORS = 16;  // CUresult; CUdevice_attribute
+constexpr unsigned NON_BLOCKING = 1, NO_TIMING = 2, PORTABLE_MAPPED = 1 | 2;
+
+Driver::Address address(const void* pointer) { return reinterpret_cast<Driver::Address>(pointer); }
+Driver::Handle handle_of(uint64_t handle) { return reinterpret_cast<Driver::Handle>(handle); }
+
+}  // namespace
+
+Driver::Driver(const std::string& library) {
+  void* const lib = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (lib == nullptr)
+    throw DeviceError("no CUDA driver: " + std::string(dlerror()) +
+                      "; install NVIDIA's driver, or ask for the CPU");
+  auto load = [&](auto& function, const char* name) {
+    void* const symbol = dlsym(lib, name);
+    if (symbol == nullptr)
+      throw DeviceError(library + " has no " + name + ": install a newer NVIDIA driver");
+    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(symbol);
+  };
+  load(init, "cuInit");
+  load(error_name, "cuGetErrorName");
+  load(error_string, "cuGetErrorString");
+  load(device_get, "cuDeviceGet");
+  load(device_attribute, "cuDeviceGetAttribute");
+  load(retain, "cuDevicePrimaryCtxRetain");
+  load(release, "cuDevicePrimaryCtxRelease_v2");
+  load(set_current, "cuCtxSetCurrent");
+  load(allocate, "cuMemAlloc_v2");
+  load(free, "cuMemFree_v2");
+  load(host_allocate, "cuMemHostAlloc");
+  load(host_free, "cuMemFreeHost");
+  load(host_register, "cuMemHostRegister_v2");
+  load(host_unregister, "cuMemHostUnregister");
+  load(copy_in, "cuMemcpyHtoDAsync_v2");
+  load(copy_out, "cuMemcpyDtoHAsync_v2");
+  load(copy, "cuMemcpyDtoDAsync_v2");
+  load(fill, "cuMemsetD8Async");
+  load(stream_create, "cuStreamCreate");
+  load(stream_destroy, "cuStreamDestroy_v2");
+  load(stream_synchronize, "cuStreamSynchronize");
+  load(stream_wait, "cuStreamWaitEvent");
+  load(event_create, "cuEventCreate");
+  load(event_destroy, "cuEventDestroy_v2");
+  load(event_record, "cuEventRecord");
+  load(event_query, "cuEventQuery");
+  load(event_synchronize, "cuEventSynchronize");
+  load(launch, "cuLaunchKernel");
+  check(init(0), "cuInit");
+}
+
+Device::Device(const std::string& library, int ordinal, Kernels kernels)
+    : driver_(std::make_unique<Driver>(library)), ordinal_(ordinal), kernels_(std::move(kernels)) {
+  const std::string which = "GPU " + std::to_string(ordinal);
+  driver_->check(driver_->device_get(&handle_, ordinal), "cuDeviceGet of " + which);
+  driver_->check(driver_->retain(&context_, handle_), "cuDevicePrimaryCtxRetain of " + which);
+  int processors = 0;
+  driver_->check(driver_->device_attribute(&processors, PROCESSORS, handle_),
+                 "cuDeviceGetAttribute of " + which);
+  processors_ = static_cast<uint32_t>(processors);
+}
+
+Device::~Device() {
+  if (context_ != nullptr) driver_->release(handle_);
+}
+
+void Device::enter() const { driver_->check(driver_->set_current(context_), "cuCtxSetCurrent"); }
+
+uint64_t Device::kernel(const std::string& name) const {
+  const auto found = kernels_.find(name);
+  if (found == kernels_.end())
+    throw std::invalid_argument("the kernel '" + name + "' has not been loaded");
+  return found->second;
+}
+
+DeviceMemory::DeviceMemory(const Device& device, size_t bytes) : device_(&device), bytes_(bytes) {
+  if (bytes == 0) return;
+  device.enter();
+  Driver::Address at = 0;
+  device.driver().check(device.driver().allocate(&at, bytes),
+                        "cuMemAlloc of " + std::to_string(bytes) + " bytes on GPU " +
+                            std::to_string(device.ordinal()));
+  data_ = reinterpret_cast<char*>(at);
+}
+
+DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
+  std::swap(device_, other.device_);
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+DeviceMemory::~DeviceMemory() {
+  if (data_ == nullptr) return;
+  try {
+    device_->enter();
+    device_->driver().free(address(data_));  // waits for the device
+  } catch (const DeviceError&) {             // the device is gone, and its memory with it
+  }
+}
+
+void DeviceMemory::reserve(const Device& device, size_t bytes) {
+  if (bytes <= bytes_) return;
+  *this = DeviceMemory();
+  *this = DeviceMemory(device, bytes + bytes / 4);
+}
+
+PinnedMemory::PinnedMemory(const Device& device, size_t bytes)
+    : device_(&device), bytes_(bytes), own_(true) {
+  if (bytes == 0) return;
+  device.enter();
+  void* at = nullptr;
+  device.driver().check(device.driver().host_allocate(&at, bytes, PORTABLE_MAPPED),
+                        "cuMemHostAlloc of " + std::to_string(bytes) + " bytes");
+  data_ = static_cast<char*>(at);
+}
+
+PinnedMemory::PinnedMemory(const Device& device, char* data, size_t bytes)
+    : device_(&device), bytes_(bytes) {
+  if (bytes == 0) return;
+  device.enter();
+  device.driver().check(device.driver().host_register(data, bytes, PORTABLE_MAPPED),
+                        "cuMemHostRegister of " + std::to_string(bytes) +
+                            " bytes (is there a limit on locked memory? `ulimit -l`)");
+  data_ = data;
+}
+
+PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
+  std::swap(device_, other.device_);
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  std::swap(own_, other.own_);
+  return *this;
+}
+
+PinnedMemory::~PinnedMemory() {
+  if (data_ == nullptr) return;
+  try {
+    device_->enter();
+    if (own_)
+      device_->driver().host_free(data_);
+    else
+      device_->driver().host_unregister(data_);
+  } catch (const DeviceError&) {
+  }
+}
+
+void PinnedMemory::reserve(const Device& device, size_t bytes) {
+  if (bytes <= bytes_) return;
+  *this = PinnedMemory();
+  *this = PinnedMemory(device, bytes + bytes / 4);
+}
+
+Stream::Stream(const Device& device) : device_(&device), own_(true) {
+  device.enter();
+  Driver::Handle stream = nullptr;
+  device.driver().check(device.driver().stream_create(&stream, NON_BLOCKING), "cuStreamCreate");
+  handle_ = reinterpret_cast<uint64_t>(stream);
+}
+
+Stream& Stream::operator=(Stream&& other) noexcept {
+  std::swap(device_, other.device_);
+  std::swap(handle_, other.handle_);
+  std::swap(own_, other.own_);
+  return *this;
+}
+
+Stream::~Stream() {
+  if (own_ && handle_ != 0) device_->driver().stream_destroy(handle_of(handle_));
+}
+
+void Stream::copy_in(void* to, const void* host, size_t bytes) const {
+  if (bytes == 0) return;
+  device_->enter();
+  const Driver& driver = device_->driver();
+  driver.check(driver.copy_in(address(to), host, bytes, handle_of(handle_)), "cuMemcpyHtoDAsync");
+}
+
+void Stream::copy_out(void* host, const void* from, size_t bytes) const {
+  if (bytes == 0) return;
+  device_->enter();
+  const Driver& driver = device_->driver();
+  driver.check(driver.copy_out(host, address(from), bytes, handle_of(handle_)),
+               "cuMemcpyDtoHAsync");
+}
+
+void Stream::copy(void* to, const void* from, size_t bytes) const {
+  if (bytes == 0) return;
+  device_->enter();
+  const Driver& driver = device_->driver();
+  driver.check(driver.copy(address(to), address(from), bytes, handle_of(handle_)),
+               "cuMemcpyDtoDAsync");
+}
+
+void Stream::fill(void* to, uint8_t byte, size_t bytes) const {
+  if (bytes == 0) return;
+  device_->enter();
+  const Driver& driver = device_->driver();
+  driver.check(driver.fill(address(to), byte, bytes, handle_of(handle_)), "cuMemsetD8Async");
+}
+
+void Stream::launch_raw(const char* kernel, size_t blocks, uint32_t threads,
+                        const void* args) const {
+  if (blocks == 0) return;
+  if (blocks > 0x7fffffff)
+    throw DeviceError(std::string("kernel ") + kernel + ": " + std::to_string(blocks) +
+                      " blocks, at most 2^31 - 1 can be launched");
+  device_->enter();
+  void* parameters[] = {const_cast<void*>(args)};
+  const Driver& driver = device_->driver();
+  driver.check(driver.launch(handle_of(device_->kernel(kernel)), static_cast<unsigned>(blocks), 1,
+                             1, threads, 1, 1, 0, handle_of(handle_), parameters, nullptr),
+               std::string("cuLaunchKernel of ") + kernel);
+}
+
+void Stream::wait(const Event& event) const {
+  device_->enter();
+  const Driver& driver = device_->driver();
+  driver.check(driver.stream_wait(handle_of(handle_), handle_of(event.handle()), 0),
+               "cuStreamWaitEvent");
+}
+
+void Stream::synchronize() const {
+  device_->enter();
+  device_->driver().check(device_->driver().stream_synchronize(handle_of(handle_)),
+                          "cuStreamSynchronize");
+}
+
+Event::Event(const Device& device) : device_(&device) {
+  device.enter();
+  Driver::Handle event = nullptr;
+  device.driver().check(device.driver().event_create(&event, NO_TIMING), "cuEventCreate");
+  handle_ = reinterpret_cast<uint64_t>(event);
+}
+
+Event& Event::operator=(Event&& other) noexcept {
+  std::swap(device_, other.device_);
+  std::swap(handle_, other.handle_);
+  return *this;
+}
+
+Event::~Event() {
+  if (handle_ != 0) device_->driver().event_destroy(handle_of(handle_));
+}
+
+void Event::record(const Stream& stream) const {
+  device_->enter();
+  device_->driver().check(
+      device_->driver().event_record(handle_of(handle_), handle_of(stream.handle())),
+      "cuEventRecord");
+}
+
+bool Event::done() const {
+  device_->enter();
+  const int result = device_->driver().event_query(handle_of(handle_));
+  if (result != NOT_READY) device_->driver().check(result, "cuEventQuery");
+  return result == 0;
+}
+
+void Event::synchronize() const {
+  device_->enter();
+  device_->driver().check(device_->driver().event_synchronize(handle_of(handle_)),
+                          "cuEventSynchronize");
+}
+
+}  // namespace ff
