@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from pathlib import Path
 
+from fourfold.jobs.progress import progress
 from fourfold.runtime.config import load_job
 from fourfold.runtime.data.convert import convert
 from fourfold.runtime.data.hashing import describe_hashing
 from fourfold.runtime.units import show_bytes, show_seconds
 
 HELP = "Rewrite the data that a job reads as one HDF5 or Parquet file."
-
-_REPORT_SECONDS = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     if config.hashed:
         print(describe_hashing(config.hashed))
     done = convert(
-        config, args.out, split=args.split, overwrite=args.overwrite, report=_Progress().report
+        config, args.out, split=args.split, overwrite=args.overwrite, report=progress("rows")
     )
     rate = done.rows / max(done.seconds, 1e-9)
     print(
@@ -43,17 +40,3 @@ def run(args: argparse.Namespace) -> int:
     if done.skipped:
         print(f"left out {done.skipped:,} malformed rows (data.on_error = skip)")
     return 0
-
-
-class _Progress:
-    """Says every few seconds how far it is, on the error stream."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def report(self, rows: int) -> None:
-        """Take note that so many rows are done."""
-        now = time.monotonic()
-        if now - self._last >= _REPORT_SECONDS:
-            self._last = now
-            print(f"{rows:,} rows", file=sys.stderr, flush=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import fields
 from pathlib import Path
 
+from fourfold.jobs.progress import progress
 from fourfold.runtime.data.generate import GenerateConfig, Generated, generate
 from fourfold.runtime.data.truth import FILE, Truth
 from fourfold.runtime.errors import ConfigError
@@ -19,7 +19,6 @@ HELP = (
     "log loss are known."
 )
 
-_REPORT_SECONDS = 5.0
 _DEFAULT = GenerateConfig()
 
 _OPTIONS = {
@@ -66,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     given = {f.name: getattr(args, f.name) for f in fields(GenerateConfig)}
     config = GenerateConfig(**given | {"hot": _parse_hot(args.hot)})
     start = time.perf_counter()
-    generated = generate(config, args.out, overwrite=args.overwrite, report=_Progress().report)
+    generated = generate(config, args.out, overwrite=args.overwrite, report=progress("impressions"))
     seconds = time.perf_counter() - start
     for line in describe(args.out, config, generated, seconds):
         print(line)
@@ -104,17 +103,3 @@ def _parse_hot(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise ConfigError(f"--hot: expected whole numbers between commas, got {text!r}") from None
-
-
-class _Progress:
-    """Says every few seconds how far it is, on the error stream."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def report(self, samples: int) -> None:
-        """Take note that so many impressions are written."""
-        now = time.monotonic()
-        if now - self._last >= _REPORT_SECONDS:
-            self._last = now
-            print(f"{samples:,} impressions", file=sys.stderr, flush=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from fourfold.comm.placement import aligned
+from fourfold.jobs.progress import progress
 from fourfold.runtime.config import Job, load_job
 from fourfold.runtime.errors import ConfigError
 from fourfold.runtime.measurement import LIVES, measure
@@ -30,8 +29,6 @@ COLUMNS = 11
 """Columns of the reuse histogram; the last one has the rest."""
 SUGGESTED = ("expected_rows", "admission", "admit_count", "admit_probability", "time_to_live")
 """Keys of a table that are suggested anew."""
-
-_REPORT_SECONDS = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         samples=args.samples,
         memory_bytes=memory,
         share=args.share,
-        report=_Progress().report,
+        report=progress("samples"),
     )
     print(as_text(job, statistics))
     if args.out:
@@ -281,17 +278,3 @@ def _growth(statistics: Statistics, table: TableStatistics, samples: int | None)
     if samples is None or samples <= statistics.samples:
         return "distinct ids of the sample, more come later"
     return f"distinct ids of {samples:,} samples, if they grow on with exponent {table.growth:.2f}"
-
-
-class _Progress:
-    """Says every few seconds how far it is, on the error stream."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def report(self, samples: int) -> None:
-        """Take note that so many samples are read."""
-        now = time.monotonic()
-        if now - self._last >= _REPORT_SECONDS:
-            self._last = now
-            print(f"{samples:,} samples", file=sys.stderr, flush=True)
