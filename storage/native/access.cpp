@@ -3,7 +3,6 @@
 #include <stdexcept>
 
 #include "pad.h"
-#include "record.h"
 
 namespace ff {
 
@@ -34,6 +33,10 @@ std::vector<int64_t> Pad::positions(size_t t, const int64_t* ids, size_t n) cons
     positions[i] = tile.spec().dynamic() ? ids[i] : ids[i] / tile.spec().buckets;
   }
   return positions;
+}
+
+Fetch::Place Pad::place(uint32_t t, uint32_t slot) const {
+  return {t, slot, tiles_[t]->view().weights(slot)};
 }
 
 // Needs the mutex; rows without tiers below.
@@ -90,10 +93,11 @@ void Pad::read(size_t t, const int64_t* ids, size_t n, char* records, bool* foun
   } else {
     std::vector<uint32_t> slots(n);
     find(t, at, slots.data());
-    const RowView view = tile.view();
+    std::vector<Fetch::Move> here;
     for (size_t i = 0; i < n; ++i)
       if ((found[i] = slots[i] != Tile::NONE))
-        pack_record(tile.layout(), view, view.weights(slots[i]), slots[i], records + i * bytes);
+        here.push_back({place(static_cast<uint32_t>(t), slots[i]), records + i * bytes});
+    rows_->store(here);
   }
   for (size_t i = 0; i < n; ++i)
     if (!found[i]) tile.bear_record(static_cast<uint64_t>(ids[i]), records + i * bytes);
@@ -122,14 +126,18 @@ void Pad::write(size_t t, const int64_t* ids, size_t n, const char* records) {
   const std::unique_ptr<Ticket> ticket = plan(request, true, false);
   wait(*ticket);
   const RowView view = tiles_[t]->view();
+  std::vector<Fetch::Move> rows;
+  std::vector<Meta> before;
   for (size_t i = 0; i < n; ++i) {
-    Meta& meta = *view.meta(ticket->rows_at[i], ticket->slots[i]);
-    const Meta before = meta;
-    unpack_record(tiles_[t]->layout(), view, ticket->rows_at[i], ticket->slots[i],
-                  records + i * record_bytes(t));
-    if (!population_) continue;
+    const Fetch::Place at{static_cast<uint32_t>(t), ticket->slots[i], ticket->rows_at[i]};
+    rows.push_back({at, const_cast<char*>(records) + i * record_bytes(t)});
+    before.push_back(view.meta(at.weights, at.slot)->load());
+  }
+  rows_->load(rows);
+  for (size_t i = 0; i < n && population_; ++i) {
     std::lock_guard<std::mutex> lock(mutex_);
-    meta = population_->write(t, before, meta);
+    Meta& meta = *view.meta(rows[i].pad.weights, rows[i].pad.slot);
+    meta.store(population_->write(t, before[i], meta.load()));
   }
   release(*ticket);
 }

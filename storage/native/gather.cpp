@@ -3,7 +3,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "pad.h"
+#include "host_rows.h"
 #include "parallel.h"
 #include "prefetch.h"
 #include "vector.h"
@@ -118,8 +118,7 @@ Loop choose(Dtype dtype, Dtype wire, uint32_t dim) {
 
 }  // namespace
 
-void Pad::gather(const Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire) {
-  check(ticket, segments);
+void HostRows::gather(const Ticket& ticket, const uint64_t* addresses, Dtype wire, uint64_t) {
   parallel_for(threads_, ticket.replies.size(), 1, [&](size_t first, size_t last, int) {
     for (size_t share = first; share < last; ++share) {
       for (const Share& piece : ticket.replies[share]) {

@@ -2,53 +2,19 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "parallel.h"
-#include "prefetch.h"
-#include "record.h"
 #include "tiers.h"
 
 namespace ff {
-namespace {
-
-constexpr size_t ROWS_PER_THREAD = 512;
-constexpr size_t AHEAD = 8;
-
-}  // namespace
-
 uint64_t Tiers::start(Fetch&& fetch) {
   return fetch.empty() ? fetcher_->pushed() : fetcher_->push(std::move(fetch));
 }
 
 void Tiers::carry_out(Fetch& fetch) {
   const int64_t begin = now_ns();
-  auto each = [&](const auto& list, auto&& ask, auto&& move) {
-    parallel_for(threads_, list.size(), ROWS_PER_THREAD, [&](size_t first, size_t last, int) {
-      for (size_t i = first; i < last; ++i) {
-        if (i + AHEAD < last) ask(list[i + AHEAD]);
-        move(list[i]);
-      }
-    });
-  };
-  auto nothing = [](const auto&) {};
-  auto ask = [&](const Fetch::Move& m) FF_ALWAYS {
-    const Tile& tile = *tiles_[m.pad.tile];
-    prefetch<true>(m.pad.weights, tile.layout().weight_stride);
-    prefetch<true>(m.host, host_.record_bytes(m.pad.tile));
-    __builtin_prefetch(tile.view().row_state(m.pad.weights, m.pad.slot), 1);
-    __builtin_prefetch(tile.view().meta(m.pad.weights, m.pad.slot), 1);
-  };
-  each(fetch.down, ask, [&](const Fetch::Move& m) {
-    const Tile& tile = *tiles_[m.pad.tile];
-    pack_record(tile.layout(), tile.view(), m.pad.weights, m.pad.slot, m.host);
-  });
-  each(fetch.copies, nothing, [](const Fetch::Copy& c) { memcpy(c.to, c.host, c.bytes); });
-  each(fetch.up, ask, [&](const Fetch::Move& m) {
-    const Tile& tile = *tiles_[m.pad.tile];
-    unpack_record(tile.layout(), tile.view(), m.pad.weights, m.pad.slot, m.host);
-  });
-  each(fetch.births, nothing, [&](const Fetch::Birth& b) {
-    tiles_[b.pad.tile]->bear(b.id, b.pad.weights, b.pad.slot, b.time);
-  });
+  rows_.store(fetch.down);
+  for (const Fetch::Copy& copy : fetch.copies) memcpy(copy.to, copy.host, copy.bytes);
+  rows_.load(fetch.up);
+  rows_.bear(fetch.births);
   const int64_t moved = now_ns();
   read_file(fetch);
   const int64_t end = now_ns();
@@ -82,13 +48,14 @@ void Tiers::read_file(Fetch& fetch) {
                              std::to_string(keys_[row.tile].id(row.key)));
     }
   }
+  std::vector<Fetch::Move> up;
   for (size_t i = 0; i < rows.size(); ++i) {
     const Fetch::FromFile& row = fetch.from_file[i];
     if (row.to != nullptr) continue;
-    const Tile& tile = *tiles_[row.pad.tile];
-    unpack_record(tile.layout(), tile.view(), row.pad.weights, row.pad.slot, rows[i].record);
+    up.push_back({row.pad, rows[i].record});
     left.push_back(rows[i]);
   }
+  rows_.load(up);
   for (const auto& row : fetch.stale) left.push_back({row.tile, row.key, nullptr});
   if (!left.empty()) file_->erase(left.data(), left.size());
 }
@@ -111,17 +78,17 @@ uint32_t Tiers::find(size_t tile, uint64_t key) const {
 }
 
 void Tiers::read(const RowRef* rows, size_t n, bool* found) {
+  std::vector<Fetch::Move> here;
   for (size_t i = 0; i < n; ++i) {
     const RowRef& row = rows[i];
-    const Tile& tile = *tiles_[row.tile];
     const uint32_t slot = find(row.tile, row.key);
     found[i] = true;
-    if (slot != Shelf::NONE) {
-      pack_record(tile.layout(), tile.view(), tile.view().weights(slot), slot, row.record);
-      continue;
-    }
-    host_.read(&row, 1, found + i);
+    if (slot != Shelf::NONE)
+      here.push_back({place(row.tile, slot), row.record});
+    else
+      host_.read(&row, 1, found + i);
   }
+  rows_.store(here);
   if (file_ == nullptr) return;
   std::vector<RowRef> rest;
   std::vector<size_t> at;
@@ -130,9 +97,9 @@ void Tiers::read(const RowRef* rows, size_t n, bool* found) {
       rest.push_back(rows[i]);
       at.push_back(i);
     }
-  std::unique_ptr<bool[]> here(new bool[rest.size()]);
-  file_->read(rest.data(), rest.size(), here.get());
-  for (size_t i = 0; i < rest.size(); ++i) found[at[i]] = here[i];
+  std::unique_ptr<bool[]> there(new bool[rest.size()]);
+  file_->read(rest.data(), rest.size(), there.get());
+  for (size_t i = 0; i < rest.size(); ++i) found[at[i]] = there[i];
 }
 
 size_t Tiers::erase(const RowRef* rows, size_t n) {

@@ -19,6 +19,7 @@
 #include "owners.h"
 #include "population.h"
 #include "request.h"
+#include "row_memory.h"
 #include "sweep.h"
 #include "tiers.h"
 #include "tile.h"
@@ -49,11 +50,13 @@ class Pad {
   void forget_foreseen();
   void wait(const Ticket& ticket) const;
   // addresses (S,): where the reply rows of each segment go; ignored where no reply is wanted.
-  void gather(const Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire);
+  // On a GPU, addresses are of its memory, and this and update() are enqueued on `stream`.
+  void gather(const Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire,
+              uint64_t stream = 0);
   // addresses (S,): where the gradient rows of each segment lie, one per reply row.
   // `step` counts from 1.
   void update(Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire, float lr,
-              uint64_t step);
+              uint64_t step, uint64_t stream = 0);
   void release(Ticket& ticket);
 
   size_t num_tiles() const { return tiles_.size(); }
@@ -79,10 +82,6 @@ class Pad {
   std::vector<int64_t> ids(size_t tile) const;
 
  private:
-  struct Newborn {
-    uint32_t tile, slot;
-    uint64_t id;
-  };
   struct Retired {  // a slot that serves again when readers planned by then are released
     uint32_t reader, tile, slot;
   };
@@ -99,6 +98,7 @@ class Pad {
   [[noreturn]] void refuse_batch(const std::vector<Lookups>& planes) const;
   void resolve_static(const Run& run, const int64_t* positions, Ticket& ticket);
   void insert(size_t plane, Lookups& lookups);
+  void conceive(uint32_t tile, uint32_t slot, uint64_t id);
   void bear_newborns();
   void locate(Ticket& ticket) const;
   void lend_absent(const Request& request, Ticket& ticket) const;
@@ -120,8 +120,6 @@ class Pad {
   void sweep_row(size_t plane, uint32_t tile, uint64_t key, uint32_t slot);
   void move(size_t plane, uint32_t tile, uint64_t key, uint32_t slot);
 
-  void touch_rows(const Ticket& ticket, const Share& piece, const float* norms,
-                  std::vector<Touch>& touches) const;
   void keep_ids(const Request& request, Ticket& ticket) const;
   void share_replies(Ticket& ticket) const;
   void share_updates(Ticket& ticket) const;
@@ -133,12 +131,14 @@ class Pad {
   std::vector<int64_t> positions(size_t tile, const int64_t* ids, size_t n) const;
   bool record_is_gone(size_t tile, int64_t position, const char* record) const;
   void find(size_t tile, const std::vector<int64_t>& positions, uint32_t* slots) const;
+  Fetch::Place place(uint32_t tile, uint32_t slot) const;
 
   int threads_;
   std::unique_ptr<Pool> pool_;
   std::vector<std::unique_ptr<Shelf>> shelves_;  // of dynamic tiles, by layout
   std::vector<uint32_t> shelf_of_tile_;
-  std::vector<std::unique_ptr<Tile>> tiles_;
+  TileList tiles_;
+  std::unique_ptr<RowMemory> rows_;  // who touches rows
   std::vector<KeyRange> keys_;
   std::vector<char> zeros_;
   // Dynamic rows. Tiles of the same table have an index each, because they share its keys: the
@@ -147,7 +147,7 @@ class Pad {
   std::vector<std::unique_ptr<Index>> index_;
 
   mutable std::mutex mutex_;  // everything below, the index and the bookkeeping of tiles
-  std::vector<Newborn> newborns_;
+  std::vector<Fetch::Birth> newborns_;
   std::vector<Lookups> planes_;
   GroupSpace group_space_;
   std::vector<Ticket> spares_;
@@ -157,8 +157,7 @@ class Pad {
   uint32_t begun_ = 0;  // number of a batch that has begun and found no room yet
   std::unique_ptr<Sweep> sweep_;
   std::vector<std::pair<uint64_t, size_t>>
-      unknown_;  // keys without a row, and where the batch has them
-  std::vector<char> record_;
+      unknown_;                 // keys without a row, and where the batch has them
   std::set<uint32_t> readers_;  // tickets that only read, not released
   uint32_t last_reader_ = 0;
   Window read_;  // what they have named

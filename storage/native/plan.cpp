@@ -2,6 +2,7 @@
 #include <bit>
 #include <stdexcept>
 
+#include "host_rows.h"
 #include "pad.h"
 #include "parallel.h"
 
@@ -36,9 +37,11 @@ Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget,
     : threads_(threads),
       pool_(std::make_unique<Pool>(budget, huge_pages,
                                    host ? "storage.pad_bytes" : "storage.host_bytes")),
+      rows_(std::make_unique<HostRows>(tiles_, threads_)),
       keys_(std::move(keys)) {
   if (host != nullptr)
-    tiers_ = std::make_unique<Tiers>(specs, keys_, *pool_, tiles_, *host, file, mutex_, threads_);
+    tiers_ = std::make_unique<Tiers>(specs, keys_, *pool_, tiles_, *rows_, *host, file, mutex_,
+                                     threads_);
   const size_t limit = block_limit(budget, 1);
   const size_t dynamic_limit =
       std::min(block_limit(budget, dynamic_layouts(specs)), Pool::LARGEST / 2);
@@ -67,6 +70,7 @@ Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget,
   zeros_.resize(longest);
   if (!Population::needed(policy, specs)) return;
   population_ = std::make_unique<Population>(policy, tiles_);
+  rows_->set_population(population_.get());
   Pool& pool = host != nullptr ? host->pool() : *pool_;
   pool.charge(population_->counter_bytes(), "the counters of admission");
   owners_ = std::make_unique<Owners>(keys_, plane_);
@@ -128,6 +132,7 @@ std::unique_ptr<Ticket> Pad::make_plan(const Request& request, bool train, bool 
     group_rows(*ticket, needs_id, group_space_, threads_);
     share_updates(*ticket);
   }
+  rows_->prepare(*ticket);
   return ticket;
 }
 
@@ -163,6 +168,20 @@ void Pad::wait(const Ticket& ticket) const {
 
 void Pad::close() {
   if (tiers_) tiers_->close();
+}
+
+void Pad::gather(const Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire,
+                 uint64_t stream) {
+  check(ticket, segments);
+  rows_->gather(ticket, addresses, wire, stream);
+}
+
+void Pad::update(Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire, float lr,
+                 uint64_t step, uint64_t stream) {
+  check(ticket, segments);
+  if (!ticket.train)
+    throw std::invalid_argument("Pad.update: this ticket was planned with train=False");
+  rows_->update(ticket, addresses, wire, lr, step, stream);
 }
 
 void Pad::release(Ticket& ticket) {

@@ -53,6 +53,8 @@ class Pool {
   size_t held() const;      // bytes that count against the budget
   size_t in_use() const;    // of these, bytes in blocks handed out or charged
   bool huge_pages() const;  // whether they were asked for and the system took note
+  // From where metadata of rows would lie to where it lies (row_view.h).
+  uint64_t meta_shift() const { return meta_shift_; }
 
  private:
   static constexpr int ORDERS = 10;  // 4 KiB << 9 = 2 MiB
@@ -76,6 +78,7 @@ class Pool {
   bool huge_pages_;
   std::string setting_;
   size_t held_ = 0, in_use_ = 0;
+  uint64_t meta_shift_ = 0;
   std::array<std::unordered_set<uintptr_t>, ORDERS> free_;  // free blocks of each order
   std::array<std::vector<char*>, ORDERS> returned_;         // blocks without memory
   std::vector<std::pair<char*, size_t>> extents_;           // address ranges of ours

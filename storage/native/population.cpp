@@ -203,6 +203,26 @@ Meta Population::write(size_t tile, Meta before, Meta after) {
   return after;
 }
 
+void Population::touch(const Ticket& ticket, const Share& piece, const RowView& view,
+                       const float* norms, std::vector<Touch>& touches) const {
+  const Run& run = ticket.runs[piece.part];
+  char* const* const at = (run.distinct ? ticket.rows_at : ticket.group_at).data();
+  const uint32_t* const slots = (run.distinct ? ticket.slots : ticket.group_slot).data();
+  const bool counted = !ticket.credits.empty();
+  auto credit = [&](size_t group) {
+    if (norms != nullptr) return norms[group - piece.begin];
+    if (run.distinct) return counted ? ticket.credits[group] : 1.0f;
+    if (counted) return ticket.group_credit[group];
+    return static_cast<float>(ticket.group_first[group + 1] - ticket.group_first[group]);
+  };
+  for (size_t group = piece.begin; group < piece.end; ++group) {
+    const size_t ahead = std::min(group + AHEAD, piece.end - 1);
+    __builtin_prefetch(view.meta(at[ahead], slots[ahead]), 1);
+    Meta& meta = *view.meta(at[group], slots[group]);
+    touches.push_back(touch(ticket, run.tile, meta, credit(group)));
+  }
+}
+
 Touch Population::touch(const Ticket& ticket, size_t tile, Meta& meta, float credit) const {
   const Meta before = meta;
   Meta after = {ticket.tick, before.score};

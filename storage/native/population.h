@@ -113,8 +113,10 @@ class Population {
   void erase(size_t tile, Meta meta);
   Meta write(size_t tile, Meta before, Meta after);
 
-  // Without the mutex: the batch trained a row, for such a credit.
-  Touch touch(const Ticket& ticket, size_t tile, Meta& meta, float credit) const;
+  // Without the mutex: the batch trained the rows of a share of a run. norms: of their gradients,
+  // if those are what counts.
+  void touch(const Ticket& ticket, const Share& piece, const RowView& view, const float* norms,
+             std::vector<Touch>& touches) const;
 
   const Counts& counts(size_t tile) const { return counts_[tile]; }
 
@@ -123,6 +125,7 @@ class Population {
   using Touches = std::vector<std::vector<Touch>>;
 
   std::vector<RowClass> sort_into_classes(const std::vector<std::unique_ptr<Tile>>& tiles);
+  Touch touch(const Ticket& ticket, size_t tile, Meta& meta, float credit) const;
   void fold(uint32_t before);
   void fold(const Touches& touches);
   size_t excess(size_t room) const;

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "pad.h"
-#include "record.h"
 
 namespace ff {
 namespace {
@@ -215,13 +214,9 @@ void Pad::sweep_row(size_t plane, uint32_t t, uint64_t key, uint32_t slot) {
 
 // Gives the row another slot of its shelf.
 void Pad::move(size_t plane, uint32_t t, uint64_t key, uint32_t slot) {
-  const Tile& tile = *tiles_[t];
-  const uint32_t to = tile.shelf().take();
+  const uint32_t to = tiles_[t]->shelf().take();
   if (to == Tile::NONE) return;
-  const RowView view = tile.view();
-  record_.resize(tile.layout().record_bytes());
-  pack_record(tile.layout(), view, view.weights(slot), slot, record_.data());
-  unpack_record(tile.layout(), view, view.weights(to), to, record_.data());
+  rows_->copy(place(t, slot), place(t, to));
   index_[plane]->replace(&key, &to, 1);
   retire(t, key, slot);
 }

@@ -177,7 +177,7 @@ void Pad::resolve_static(const Run& run, const int64_t* positions, Ticket& ticke
       continue;
     }
     tile.claim(position, ticket.slots[i]);
-    newborns_.push_back({run.tile, ticket.slots[i], tile.id_of(position)});
+    conceive(run.tile, ticket.slots[i], tile.id_of(position));
   }
 }
 
@@ -190,7 +190,7 @@ void Pad::insert(size_t plane, Lookups& lookups) {
     uint32_t slot = tiles_[t]->shelf().take();
     if (slot == Tile::NONE) slot = tiles_[t]->shelf().take_for(tiles_[t]->spec().label());
     tiles_[t]->count(+1);
-    newborns_.push_back({t, slot, keys_[t].id(lookups.keys[at])});
+    conceive(t, slot, keys_[t].id(lookups.keys[at]));
     if (population_) population_->bear(t);
     return slot;
   };
@@ -199,15 +199,14 @@ void Pad::insert(size_t plane, Lookups& lookups) {
 }
 
 void Pad::bear_newborns() {
-  const uint16_t now = population_ ? population_->now() : 0;
-  parallel_for(threads_, newborns_.size(), BIRTHS_PER_THREAD, [&](size_t begin, size_t end, int) {
-    for (size_t i = begin; i < end; ++i) {
-      const auto& [tile, slot, id] = newborns_[i];
-      const uint16_t time = population_ && population_->reclaims(tile) ? now : 0;
-      tiles_[tile]->bear(id, tiles_[tile]->view().weights(slot), slot, time);
-    }
-  });
+  rows_->bear(newborns_);
   newborns_.clear();
+}
+
+// The row of an id gets a slot; it is written when all of the plan's are.
+void Pad::conceive(uint32_t t, uint32_t slot, uint64_t id) {
+  const uint16_t time = population_ && population_->reclaims(t) ? population_->now() : 0;
+  newborns_.push_back({place(t, slot), id, time});
 }
 
 void Pad::refuse_id(size_t t, int64_t id) const {

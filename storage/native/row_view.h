@@ -1,5 +1,6 @@
 // Where the parts of a row lie, for loops and kernels: the tile's numbers, and the row's slot or
-// the address of its weights. On a GPU the blocks are in its memory, and their directory is not.
+// the address of its weights. Rows of a GPU have their blocks in its memory, but neither the
+// directory of these nor their metadata, which lies in memory of the host, a fixed way off.
 #pragma once
 
 #include "half.h"
@@ -29,6 +30,7 @@ struct RowView {
   uint64_t block_bytes;  // blocks are aligned to it
   uint32_t weight_stride, state_stride, row_state_stride;
   uint64_t state_offset, row_state_offset, meta_offset;
+  uint64_t meta_shift;  // from there to where metadata really is; 0 if that is there
 
   FF_HD char* weights(uint32_t slot) const {
     return blocks[slot >> shift] + uint64_t{slot & mask} * weight_stride;
@@ -52,7 +54,8 @@ struct RowView {
     return block_of(weights) + row_state_offset + uint64_t{slot & mask} * row_state_stride;
   }
   FF_HD Meta* meta(char* weights, uint32_t slot) const {
-    return reinterpret_cast<Meta*>(block_of(weights) + meta_offset) + (slot & mask);
+    const uint64_t first = reinterpret_cast<uint64_t>(block_of(weights)) + meta_offset;
+    return reinterpret_cast<Meta*>(first + meta_shift) + (slot & mask);
   }
   FF_HD Meta* meta(uint32_t slot) const { return meta(blocks[slot >> shift], slot); }
 

@@ -34,7 +34,7 @@ class Shelf {
     const RowLayout& l = layout_;
     return {directory(),        l.shift,        (1u << l.shift) - 1, l.block_bytes,
             l.weight_stride,    l.state_stride, l.row_state_stride,  l.state_offset,
-            l.row_state_offset, l.meta_offset};
+            l.row_state_offset, l.meta_offset,  pool_.meta_shift()};
   }
   size_t rows() const { return rows_; }
   size_t bytes() const { return blocks_ * layout_.block_bytes; }

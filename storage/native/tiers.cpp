@@ -24,10 +24,11 @@ RowLayout divided(RowLayout layout, const std::string& label, size_t budget) {
 }  // namespace
 
 Tiers::Tiers(const std::vector<TileSpec>& specs, const std::vector<KeyRange>& keys, Pool& pool,
-             const std::vector<std::unique_ptr<Tile>>& tiles, HostTier& host, Tier* file,
-             std::mutex& guard, int threads)
+             const TileList& tiles, RowMemory& rows, HostTier& host, Tier* file, std::mutex& guard,
+             int threads)
     : keys_(keys),
       tiles_(tiles),
+      rows_(rows),
       host_(host),
       file_(file),
       guard_(guard),

@@ -24,6 +24,7 @@
 #include "population.h"
 #include "request.h"
 #include "residents.h"
+#include "row_memory.h"
 #include "span.h"
 #include "sweep.h"
 #include "tile.h"
@@ -44,8 +45,8 @@ class Tiers {
 
   // `guard` is the pad's mutex. `tiles` may be filled later, on the shelves of shelf_of(tile).
   Tiers(const std::vector<TileSpec>& specs, const std::vector<KeyRange>& keys, Pool& pool,
-        const std::vector<std::unique_ptr<Tile>>& tiles, HostTier& host, Tier* file,
-        std::mutex& guard, int threads);
+        const TileList& tiles, RowMemory& rows, HostTier& host, Tier* file, std::mutex& guard,
+        int threads);
   ~Tiers() { close(); }
 
   Shelf& shelf_of(size_t tile) { return residents_of(tile).shelf(); }
@@ -166,7 +167,8 @@ class Tiers {
 
   std::vector<KeyRange> keys_;
   std::vector<uint32_t> plane_, shelf_of_tile_;
-  const std::vector<std::unique_ptr<Tile>>& tiles_;
+  const TileList& tiles_;
+  RowMemory& rows_;
   HostTier& host_;
   Tier* file_;
   std::mutex& guard_;

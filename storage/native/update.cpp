@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "gradient.h"
-#include "pad.h"
+#include "host_rows.h"
 #include "parallel.h"
 #include "prefetch.h"
 #include "vector.h"
@@ -178,34 +178,8 @@ Stepper stepper_of(const TileSpec& spec, float lr, uint64_t step) {
 
 }  // namespace
 
-// What the batch says of its rows' worth.
-void Pad::touch_rows(const Ticket& ticket, const Share& piece, const float* norms,
-                     std::vector<Touch>& touches) const {
-  constexpr size_t AHEAD = 16;
-  const Run& run = ticket.runs[piece.part];
-  const RowView view = tiles_[run.tile]->view();
-  char* const* const at = (run.distinct ? ticket.rows_at : ticket.group_at).data();
-  const uint32_t* const slots = (run.distinct ? ticket.slots : ticket.group_slot).data();
-  const bool counted = !ticket.credits.empty();
-  auto credit = [&](size_t group) {
-    if (norms != nullptr) return norms[group - piece.begin];
-    if (run.distinct) return counted ? ticket.credits[group] : 1.0f;
-    if (counted) return ticket.group_credit[group];
-    return static_cast<float>(ticket.group_first[group + 1] - ticket.group_first[group]);
-  };
-  for (size_t group = piece.begin; group < piece.end; ++group) {
-    const size_t ahead = std::min(group + AHEAD, piece.end - 1);
-    __builtin_prefetch(view.meta(at[ahead], slots[ahead]), 1);
-    Meta& meta = *view.meta(at[group], slots[group]);
-    touches.push_back(population_->touch(ticket, run.tile, meta, credit(group)));
-  }
-}
-
-void Pad::update(Ticket& ticket, const uint64_t* addresses, size_t segments, Dtype wire, float lr,
-                 uint64_t step) {
-  check(ticket, segments);
-  if (!ticket.train)
-    throw std::invalid_argument("Pad.update: this ticket was planned with train=False");
+void HostRows::update(Ticket& ticket, const uint64_t* addresses, Dtype wire, float lr,
+                      uint64_t step, uint64_t) {
   std::vector<Stepper> steppers;
   for (const Run& run : ticket.runs)
     steppers.push_back(stepper_of(tiles_[run.tile]->spec(), lr, step));
@@ -246,7 +220,8 @@ void Pad::update(Ticket& ticket, const uint64_t* addresses, size_t segments, Dty
                               measured ? norms.data() : nullptr};
         steppers[piece.part].loop(writing, steppers[piece.part].parameters);
         if (touched)
-          touch_rows(ticket, piece, measured ? norms.data() : nullptr, ticket.touches[share]);
+          population_->touch(ticket, piece, tile.view(), measured ? norms.data() : nullptr,
+                             ticket.touches[share]);
       }
     }
   });
