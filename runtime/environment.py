@@ -1,7 +1,7 @@
 """What this process runs on: versions, machine, MPI, GPUs, native cores, commit.
 
 Everything is looked up without side effects: a library that is not installed, or an MPI that nobody
-started, is reported as such and never loaded.
+started, is reported as such and never loaded. The GPU driver is asked, and no GPU is touched.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fourfold.runtime.gpu import cupy_version, find_facts, lacks
+
 PACKAGES = ("fourfold", "torch", "numpy", "mpi4py", "h5py", "pyarrow", "scipy", "cupy")
 
 
-def describe() -> dict[str, Any]:
-    """Return JSON values, `None` where something is not there."""
+def describe(*, thorough: bool = False) -> dict[str, Any]:
+    """Return JSON values, `None` where something is not there.
+
+    thorough: import CuPy, if it is installed, to see whether it could compile kernels.
+    """
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -33,22 +38,19 @@ def describe() -> dict[str, Any]:
         "mpi": mpi(),
         "hdf5": hdf5(),
         "torch": torch(),
-        "gpu": gpu(),
+        "gpu": gpu(thorough=thorough),
         "native": {layer: native(layer) for layer in ("storage", "comm")},
     }
 
 
 def version(package: str) -> str | None:
     """Return the version of an installed package; any build of CuPy is `cupy`."""
-    names = [package]
     if package == "cupy":
-        names = [d.name for d in importlib.metadata.distributions() if d.name.startswith("cupy")]
-    for name in names:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+        return cupy_version()
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def commit(root: Path) -> dict[str, Any] | None:
@@ -135,22 +137,46 @@ def torch() -> dict[str, Any] | None:
     }
 
 
-def gpu() -> dict[str, Any]:
-    """Return the GPUs that torch sees and the NCCL that torch and CuPy bring."""
-    found: dict[str, Any] = {"devices": [], "nccl": None, "cupy": version("cupy"), "driver": None}
-    driver = Path("/proc/driver/nvidia/version")
-    if driver.exists():
-        found["driver"] = driver.read_text().splitlines()[0].partition(":")[2].strip()
+def gpu(*, thorough: bool = False) -> dict[str, Any]:
+    """Return the visible GPUs and what ranks on GPUs need, with what they lack.
+
+    No context is made. thorough: import CuPy, to see what it finds, also without a GPU.
+    """
+    facts = find_facts(thorough=thorough)
+    devices = [
+        {
+            "ordinal": ordinal,
+            "name": device.name,
+            "memory_bytes": device.memory_bytes,
+            "capability": list(device.capability),
+        }
+        for ordinal, device in enumerate(facts.driver.gpus)
+    ]
+    return {
+        "devices": devices,
+        "visible": facts.visible,
+        "driver": _kernel_module(),
+        "driver_cuda": _dotted(facts.driver.cuda),
+        "torch_cuda": facts.torch_cuda,
+        "cupy": facts.cupy,
+        "nvrtc": facts.nvrtc,
+        "nccl": facts.nccl,
+        "compiles": facts.compiles,
+        "lacks": [lack._asdict() for lack in lacks(facts, several=True)],
+    }
+
+
+def _kernel_module() -> str | None:
+    """Return what the driver's part in the kernel says of itself."""
     try:
-        import torch
-    except ImportError:
-        return found
-    if torch.cuda.is_available():
-        found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
-        for index in range(torch.cuda.device_count()):
-            device = torch.cuda.get_device_properties(index)
-            found["devices"].append({"name": device.name, "memory_bytes": device.total_memory})
-    return found
+        first = Path("/proc/driver/nvidia/version").read_text().partition("\n")[0]
+    except OSError:
+        return None
+    return first.partition(":")[2].strip()
+
+
+def _dotted(version: tuple[int, int] | None) -> str | None:
+    return None if version is None else ".".join(map(str, version))
 
 
 def native(layer: str) -> dict[str, Any] | None:
