@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from fourfold.runtime.errors import ConfigError
 
@@ -23,7 +24,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolesConfig:
-    """The `[world]` section: who reads and trains the dense model, and who holds rows.
+    """The `[world]` section: who reads and trains the dense model, who holds rows, and on what.
 
     A number n means the first n ranks for `dense` and the last n ranks for `embedding`; a list
     names the ranks. A rank in both does both. With both left at 0 every rank does both.
@@ -34,6 +35,28 @@ class RolesConfig:
     """Dense ranks: how many (the first ones), or which."""
     embedding: int | tuple[int, ...] = 0
     """Embedding ranks: how many (the last ones), or which."""
+    # These change how sums are ordered and rounded.
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What a rank computes on, and where the rows that it holds lie: CPU and host memory, or a GPU
+    and its memory. "auto": GPUs if every rank has one that it can use, else the CPU; the start says
+    which, and why. "cuda": GPUs, or an error that names what is missing."""
+    embedding_device: Literal["same", "cpu"] = "same"
+    """"cpu": ranks that hold rows and run no dense model stay on the CPU, beside dense ranks on
+    GPUs. "same": as `device`."""
+    # This changes the speed only.
+    share_gpus: bool = False
+    """Let several ranks of a node use one GPU, where there are more of them than GPUs. Rows then
+    travel through host memory, for NCCL wants a GPU per rank."""
+
+    @property
+    def dense_device(self) -> Literal["cpu", "cuda"]:
+        """Device of the dense ranks; "auto" counts as the CPU until the ranks have agreed."""
+        return "cuda" if self.device == "cuda" else "cpu"
+
+    @property
+    def rows_device(self) -> Literal["cpu", "cuda"]:
+        """Device of the embedding ranks, likewise."""
+        return "cpu" if self.embedding_device == "cpu" else self.dense_device
 
     def __post_init__(self) -> None:
         for name, value in (("dense", self.dense), ("embedding", self.embedding)):
