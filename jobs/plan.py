@@ -1,6 +1,7 @@
 """`fourfold plan JOB.toml --ranks 64`: where the tables would lie, and what a step would cost.
 
-It plans as `train` does on so many ranks, without MPI and without the machine.
+It plans as `train` does on so many ranks, without MPI and without the machine: for CPUs, unless the
+job says `world.device = "cuda"`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import numpy as np
 
 from fourfold.comm.cut import Cut, ranks_text
 from fourfold.comm.placement import aligned
-from fourfold.runtime.blueprint import Blueprint, make_blueprint
-from fourfold.runtime.config import Job, load_job
+from fourfold.runtime.blueprint import Blueprint, hardware_of, make_blueprint
+from fourfold.runtime.config import Job, load_job, settle
 from fourfold.runtime.cost import Rates, tile_cost
+from fourfold.runtime.device import check_devices
 from fourfold.runtime.errors import ConfigError
-from fourfold.runtime.roles import Roles, assign_roles
+from fourfold.runtime.roles import Roles, RolesConfig, assign_roles
 from fourfold.runtime.tiers import TierDemand
 from fourfold.runtime.turnover import RankTurnover
 from fourfold.runtime.units import show_bytes, show_seconds
@@ -61,6 +63,16 @@ class Report:
     roles: Roles
     rates: Rates
     blueprint: Blueprint
+    config: RolesConfig
+
+    @property
+    def devices(self) -> str:
+        """What the ranks are taken to use."""
+        names = {"cpu": "the CPU", "cuda": "GPUs"}
+        dense, rows = self.config.dense_device, self.config.rows_device
+        if dense == rows:
+            return f"all ranks on {names[rows]}"
+        return f"dense ranks on {names[dense]}, embedding ranks on {names[rows]}"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,8 +97,10 @@ def make_report(job: Job, ranks: int, nodes: int) -> Report:
     """Plan a job. Pure but for reading the first batches of its data."""
     world = World.imagine(ranks, ranks // nodes)
     roles = assign_roles(ranks, job.world)
-    rates = Rates.of(world, roles, job.hardware)
-    return Report(world, roles, rates, make_blueprint(job, world, roles))
+    check_devices(job.world, roles)
+    job = settle(job, job.world.dense_device, hardware_of(job).device_bytes)
+    rates = Rates.of(world, roles, hardware_of(job))
+    return Report(world, roles, rates, make_blueprint(job, world, roles), job.world)
 
 
 def as_text(report: Report) -> str:
@@ -111,7 +125,8 @@ def as_text(report: Report) -> str:
     rate = report.blueprint.workload.batch_size / step
     return "\n\n".join(
         (
-            f"{report.world}; {report.roles}\nlookups: {report.blueprint.lookups}",
+            f"{report.world}; {report.roles}; {report.devices}\n"
+            f"lookups: {report.blueprint.lookups}",
             report.blueprint.plan.placement.describe(prediction.table_bytes),
             "\n".join((aligned(spread, right=(1, 2, 3, 4)), *_turnover(report, holders))),
             aligned(stages, right=(1, 2)),
@@ -193,6 +208,8 @@ def as_json(report: Report) -> dict[str, Any]:
         "nodes": report.world.num_nodes,
         "dense": ranks_text(report.roles.dense),
         "embedding": ranks_text(report.roles.embedding),
+        "dense_device": report.config.dense_device,
+        "embedding_device": report.config.rows_device,
         "lookups": report.blueprint.lookups,
         "tables": tables,
         "tier_bytes": {tier: held.tolist() for tier, held in prediction.tier_bytes.items()},

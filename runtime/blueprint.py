@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from fourfold.runtime.cut_config import PlacementConfig
 from fourfold.runtime.data.batch import Schema
 from fourfold.runtime.data.reader import open_reader, read_schema
 from fourfold.runtime.errors import ConfigError, DataError
+from fourfold.runtime.hardware import Hardware
 from fourfold.runtime.load import TableLoad, Workload, growth_of, zipf_distinct
 from fourfold.runtime.models import build_model
 from fourfold.runtime.planner import Plan, plan_or_load
@@ -27,9 +29,17 @@ from fourfold.runtime.reclaim import check_budget, check_reclaim, check_replicas
 from fourfold.runtime.roles import Roles
 from fourfold.runtime.statistics import load_statistics, match_tables
 from fourfold.runtime.table import Table, complete_tables
-from fourfold.runtime.tiers import TierDemand, demand, joint_budget
+from fourfold.runtime.tiers import (
+    Bytes,
+    TierDemand,
+    demand,
+    joint_budget,
+    on_device,
+    shown_name,
+)
 from fourfold.runtime.turnover import RankTurnover, Turnover, first_that_fits
 from fourfold.runtime.world import World
+from fourfold.storage import StorageConfig
 
 SAMPLED_BATCHES = 3
 """Batches read to see how many ids, and how many distinct ones, each table gets."""
@@ -57,6 +67,16 @@ class Blueprint:
     """What rows need that come and go; None if none do."""
 
 
+def storage_of(job: Job) -> StorageConfig:
+    """What the store of an embedding rank is opened with."""
+    return on_device(job.storage, job.world.rows_device)
+
+
+def hardware_of(job: Job) -> Hardware:
+    """What the planner believes of the ranks' devices."""
+    return job.hardware.on(job.world.rows_device, job.world.dense_device)
+
+
 def make_blueprint(job: Job, world: World, roles: Roles, *, needs_data: bool = False) -> Blueprint:
     """Look at the first batches of a job's data and place its tables. Local.
 
@@ -66,7 +86,7 @@ def make_blueprint(job: Job, world: World, roles: Roles, *, needs_data: bool = F
     schema = read_schema(job.data)
     tables, features = complete_tables(job.table, job.embedding, schema.sparse)
     check_reclaim(tables, job.reclaim)
-    check_budget(job.reclaim, job.storage)
+    check_budget(job.reclaim, storage_of(job))
     with torch.device("meta"):
         model = build_model(job.model, len(schema.dense), tables, features)
     workload = Workload(
@@ -75,7 +95,7 @@ def make_blueprint(job: Job, world: World, roles: Roles, *, needs_data: bool = F
         dense_parameters=sum(p.numel() for p in model.parameters()),
     )
     stats, loads, lookups = _look_at_data(job, tables, features, needs_data)
-    memory, batches = joint_budget(loads, job.storage), job.train.lookahead + 1
+    memory, batches = joint_budget(loads, storage_of(job)), job.train.lookahead + 1
     samples = batches * workload.batch_size
     turnover = Turnover(job.reclaim, tables, tuple(loads), batches, samples, memory)
     try:
@@ -118,6 +138,7 @@ def _place(
     config: PlacementConfig,
 ) -> _Placed:
     """Place the tables, and say what that needs."""
+    storage = storage_of(job)
 
     def place(loads: list[TableLoad]) -> tuple[Plan, TierDemand | None]:
         plan = plan_or_load(
@@ -125,14 +146,17 @@ def _place(
             world,
             roles,
             workload,
-            hardware=job.hardware,
+            hardware=hardware_of(job),
             config=config,
             budget_bytes=turnover.memory,
         )
-        if job.storage.pad_bytes is None:
-            return plan, None
-        tiers = demand(plan.placement, loads, workload, job.storage, job.train.lookahead)
-        prediction = dataclasses.replace(plan.prediction, tier_bytes=tiers.tier_bytes)
+        if storage.pad_bytes is None:
+            tiers, held = None, _shown(plan.prediction.tier_bytes, job)
+        else:
+            tiers = demand(plan.placement, loads, workload, storage, job.train.lookahead)
+            held = _shown(tiers.tier_bytes, job)
+            tiers = dataclasses.replace(tiers, tier_bytes=held)
+        prediction = dataclasses.replace(plan.prediction, tier_bytes=held)
         return dataclasses.replace(plan, prediction=prediction), tiers
 
     num_ranks = len(roles.embedding)
@@ -141,6 +165,12 @@ def _place(
     check_replicas(turnover.tables, plan.placement, job.reclaim, job.placement)
     on_ranks = turnover.on_ranks(plan.placement) if turnover.any else None
     return _Placed(tuple(loads), plan, tiers, on_ranks)
+
+
+def _shown(held: Mapping[str, Bytes], job: Job) -> dict[str, Bytes]:
+    """Bytes by tier, with the names that people read."""
+    device, tiers = job.world.rows_device, tuple(held)
+    return {shown_name(tier, tiers, device): amount for tier, amount in held.items()}
 
 
 def _look_at_data(

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from fourfold.runtime.cut_config import PlacementConfig
 from fourfold.runtime.data.config import DataConfig
@@ -15,6 +16,7 @@ from fourfold.runtime.models import ModelConfig
 from fourfold.runtime.roles import RolesConfig
 from fourfold.runtime.run import RunConfig
 from fourfold.runtime.table import EmbeddingConfig, TableConfig
+from fourfold.runtime.tiers import with_pad
 from fourfold.runtime.trainer import TrainConfig
 from fourfold.storage import ReclaimConfig, StorageConfig
 
@@ -34,6 +36,16 @@ class Job:
     storage: StorageConfig = field(default_factory=StorageConfig)
     reclaim: ReclaimConfig = field(default_factory=ReclaimConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
+
+
+def settle(job: Job, device: Literal["cpu", "cuda"], device_bytes: int | None = None) -> Job:
+    """Write down what the ranks have agreed on, so that the job says it all. Pure.
+
+    device: of the dense ranks. device_bytes: memory that a GPU has for a rank that holds rows.
+    """
+    world = dataclasses.replace(job.world, device=device)
+    storage = with_pad(job.storage, world.rows_device, device_bytes)
+    return dataclasses.replace(job, world=world, storage=storage)
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fourfold.comm.placement import Placement
 from fourfold.comm.tile import Tile
-from fourfold.runtime.hardware import HardwareConfig
+from fourfold.runtime.hardware import Hardware
 from fourfold.runtime.load import CACHE_LINE, TableLoad, Workload
 from fourfold.runtime.roles import Roles
 from fourfold.runtime.world import World
@@ -129,7 +129,7 @@ class Rates:
     """Seconds per byte sent to each of the dense ranks, itself excepted."""
 
     @staticmethod
-    def of(world: World, roles: Roles, hardware: HardwareConfig) -> Rates:
+    def of(world: World, roles: Roles, hardware: Hardware) -> Rates:
         """Average over the embedding ranks."""
         topology, ranks = Topology.of(world, roles), list(roles.embedding)
         near, far = topology.near[ranks].mean(), topology.far[ranks].mean()
@@ -189,7 +189,7 @@ def predict(
     world: World,
     roles: Roles,
     workload: Workload,
-    hardware: HardwareConfig,
+    hardware: Hardware,
 ) -> Prediction:
     """Predict the cost of any placement, by hand or planned. Pure."""
     topology = Topology.of(world, roles)
@@ -274,7 +274,7 @@ def _pool_bytes(tables: Sequence[TableLoad], workload: Workload, num_dense: int)
 
 
 def _dense_seconds(
-    workload: Workload, hardware: HardwareConfig, num_dense: int, num_nodes: int
+    workload: Workload, hardware: Hardware, num_dense: int, num_nodes: int
 ) -> tuple[float, float]:
     """Give the time of the dense model, and what its all-reduce takes beyond its backward.
 

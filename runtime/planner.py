@@ -33,13 +33,13 @@ from fourfold.runtime.balance import Items, balance
 from fourfold.runtime.cost import Prediction, tile_cost
 from fourfold.runtime.cut_config import CutConfig, PlacementConfig
 from fourfold.runtime.grid import Grid, choose, price_grid, table_grids
-from fourfold.runtime.hardware import HardwareConfig
+from fourfold.runtime.hardware import Hardware
 from fourfold.runtime.load import TableLoad, Workload
 from fourfold.runtime.problem import Problem, make_problem
 from fourfold.runtime.roles import Roles
 from fourfold.runtime.world import World
 
-__all__ = ["CutConfig", "HardwareConfig", "PlacementConfig", "Plan", "plan", "plan_or_load"]
+__all__ = ["CutConfig", "Hardware", "PlacementConfig", "Plan", "plan", "plan_or_load"]
 
 FINENESS = (math.inf, 1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
 """Thresholds tried, as fractions of the mean load of a rank."""
@@ -67,7 +67,7 @@ def plan(
     roles: Roles,
     workload: Workload,
     *,
-    hardware: HardwareConfig | None = None,
+    hardware: Hardware | None = None,
     config: PlacementConfig | None = None,
     budget_bytes: int | None = None,
 ) -> Plan:
@@ -114,7 +114,7 @@ def plan_or_load(
     roles: Roles,
     workload: Workload,
     *,
-    hardware: HardwareConfig | None = None,
+    hardware: Hardware | None = None,
     config: PlacementConfig | None = None,
     budget_bytes: int | None = None,
 ) -> Plan:

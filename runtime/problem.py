@@ -12,7 +12,7 @@ from fourfold.comm.cut import Cut, ranks_text
 from fourfold.comm.errors import PlacementError
 from fourfold.comm.placement import Placement
 from fourfold.runtime.cost import Prediction, Rates, predict
-from fourfold.runtime.hardware import HardwareConfig
+from fourfold.runtime.hardware import Hardware
 from fourfold.runtime.load import TableLoad, Workload
 from fourfold.runtime.roles import Roles
 from fourfold.runtime.units import show_bytes
@@ -30,7 +30,7 @@ class Problem:
     world: World
     roles: Roles
     workload: Workload
-    hardware: HardwareConfig
+    hardware: Hardware
     budget: float
     """Bytes that a rank may hold; infinite if there is no limit."""
 
@@ -62,7 +62,8 @@ class Problem:
             raise PlacementError(
                 f"{where}rank {rank} would hold {show_bytes(prediction.held[rank])}, its budget is"
                 f" {show_bytes(self.budget)} (over it: ranks {ranks_text(over)}): spread the tables"
-                " over more ranks, or raise storage.host_bytes or what else limits it"
+                " over more ranks, or raise storage.host_bytes (storage.pad_bytes on GPUs)"
+                " or what else limits it"
             )
 
     def no_room(
@@ -88,8 +89,8 @@ class Problem:
         advice = f"{enough} embedding ranks would do" if enough else "no number of ranks would do"
         return PlacementError(
             f"the tables do not fit: each of the {len(ranks)} embedding ranks would hold at least"
-            f" {show_bytes(need)}{beside}, {limit}. {advice}; or raise storage.host_bytes or what"
-            " else limits them, or use 16-bit rows"
+            f" {show_bytes(need)}{beside}, {limit}. {advice}; or raise storage.host_bytes"
+            " (storage.pad_bytes on GPUs) or what else limits them, or use 16-bit rows"
         )
 
 
@@ -98,12 +99,12 @@ def make_problem(
     world: World,
     roles: Roles,
     workload: Workload,
-    hardware: HardwareConfig | None,
+    hardware: Hardware | None,
     budget_bytes: int | None,
 ) -> Problem:
     """Fill in defaults."""
     budget = math.inf if budget_bytes is None else float(budget_bytes)
-    return Problem(tuple(tables), world, roles, workload, hardware or HardwareConfig(), budget)
+    return Problem(tuple(tables), world, roles, workload, hardware or Hardware(), budget)
 
 
 def _needed(tables: Sequence[TableLoad], num_ranks: int) -> int:

@@ -3,6 +3,11 @@
 A row lives in one tier, so the tiers' rooms add up. Any row may be in any of them: the pad is full
 first, then the host tier, and the file has the rest. Host memory also has the index of the file.
 
+A rank with a GPU has its pad in the GPU's memory, and below it only the tiers that the job names:
+without `storage.host_bytes` there is one tier, the GPU's memory. Without `storage.pad_bytes` the
+pad takes a share of what is free there. On a CPU the pad is host memory, and a job without it has
+one tier, of `storage.host_bytes`.
+
 Letters: R ranks of the world.
 """
 
@@ -10,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +33,36 @@ DEVIATIONS = 3
 GROWTH, GROWTH_BYTES = 1.25, 64 << 10
 """Indexes and blocks grow in steps: a pad that must hold so many rows gets so much more."""
 
+PAD_SHARE = 0.7
+"""Of the free memory of a GPU, for the pad where the job does not say. The dense model, its
+activations and the buffers of the exchange take the rest."""
+MEBI = 1 << 20
+
 Bytes = NDArray[np.int64]
+Kind = Literal["cpu", "cuda"]
+
+
+def with_pad(storage: StorageConfig, device: Kind, device_bytes: int | None) -> StorageConfig:
+    """Give the pad of a GPU its share of `device_bytes` if the job does not say how much. Pure."""
+    if device == "cpu" or device_bytes is None or storage.pad_bytes is not None:
+        return storage
+    pad = int(PAD_SHARE * device_bytes) // MEBI * MEBI
+    return replace(storage, pad_bytes=max(pad, MEBI))
+
+
+def on_device(storage: StorageConfig, device: Kind) -> StorageConfig:
+    """Say what a rank's store is opened with, where "one tier" is the memory of its device. Pure.
+
+    On a GPU that is the pad, if the job names no tier below it.
+    """
+    if device == "cpu" or storage.host_bytes is not None:
+        return storage
+    return replace(storage, pad_bytes=None, host_bytes=storage.pad_bytes, fixed_lookahead=False)
+
+
+def shown_name(tier: str, tiers: Sequence[str], device: Kind) -> str:
+    """Name a tier for people: a GPU's memory is `device`, whether or not there is one below it."""
+    return "device" if device == "cuda" and tier == tiers[0] else tier
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +82,10 @@ class TierDemand:
     """Batches of the look-ahead."""
 
     def describe(self, storage: StorageConfig) -> str:
-        """Say in one line how the fullest rank fills its tiers, and what its pad should hold."""
+        """Say in one line how the fullest rank fills its tiers, and what its pad should hold.
+
+        storage: what `demand` was asked with.
+        """
         tiers = ", ".join(f"{tier} {show_bytes(b.max())}" for tier, b in self.tier_bytes.items())
         batch, ahead = int(self.batch_pad.max()), int(self.ahead_pad.max())
         text = (

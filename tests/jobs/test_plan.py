@@ -141,6 +141,35 @@ def test_it_shows_what_every_tier_holds(fourfold: Callable[..., str]) -> None:
     assert "batch_pad_bytes" not in json.loads(fourfold("--ranks", "2", "--json"))
 
 
+def test_it_plans_for_gpus_without_one(fourfold: Callable[..., str]) -> None:
+    cuda = ("--ranks", "2", "--world.device=cuda")
+    text, found = fourfold(*cuda), json.loads(fourfold(*cuda, "--json"))
+    cpu = json.loads(fourfold("--ranks", "2", "--json"))
+
+    assert text.startswith("2 ranks on node0; colocated 0-1; all ranks on GPUs\n")
+    assert "bytes, device tier" in text
+    assert (found["dense_device"], found["embedding_device"]) == ("cuda", "cuda")
+    assert (cpu["dense_device"], cpu["embedding_device"]) == ("cpu", "cpu")
+    assert list(found["tier_bytes"]) == ["device"]
+    assert found["stages_s"]["gather"] < cpu["stages_s"]["gather"]
+
+    text = fourfold(*cuda, "--storage.pad_bytes=64KiB", "--storage.host_bytes=22MiB")
+    assert {"bytes, device tier", "bytes, host tier"} <= {line[:18].strip() for line in
+                                                         text.splitlines()}  # fmt: skip
+    mixed = fourfold(*cuda, "--world.dense=1", "--world.embedding=1",
+                     "--world.embedding_device=cpu")  # fmt: skip
+    assert "dense ranks on GPUs, embedding ranks on the CPU" in mixed
+    assert "bytes, host tier" in mixed
+
+
+def test_a_gpu_holds_so_much(fourfold: Callable[..., str]) -> None:
+    """A million rows of 72 bytes on one GPU: with 80 MB there is room for 56."""
+    one = ("--ranks", "1", "--world.device=cuda", "--table.user.rows=1000000")
+    assert fourfold(*one, "--hardware.device_bytes=120MB")
+    with pytest.raises(PlacementError, match=r"do not fit.*storage\.pad_bytes on GPUs"):
+        fourfold(*one, "--hardware.device_bytes=80MB")
+
+
 @pytest.mark.parametrize("budget", ["--reclaim.rows=5000", "--storage.host_bytes=1MiB"])
 def test_rows_that_go_need_not_all_fit(fourfold: Callable[..., str], budget: str) -> None:
     """A million users are expected; room is found for those that the budgets of two ranks hold."""

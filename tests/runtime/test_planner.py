@@ -20,7 +20,7 @@ from fourfold.comm.errors import PlacementError
 from fourfold.comm.placement import Placement
 from fourfold.runtime.cost import Prediction, predict
 from fourfold.runtime.errors import ConfigError
-from fourfold.runtime.hardware import HardwareConfig
+from fourfold.runtime.hardware import Hardware, HardwareConfig
 from fourfold.runtime.load import TableLoad, Workload, growth_of, zipf_distinct
 from fourfold.runtime.planner import CutConfig, PlacementConfig, Plan, plan_or_load
 from fourfold.runtime.roles import Roles, RolesConfig, assign_roles
@@ -311,7 +311,7 @@ def predicted(
 ) -> Prediction:
     """Price one table on ranks where a byte of memory takes 1 s, of the wire 10 s (far: 100 s)."""
     world = World.imagine(num_ranks, node)
-    hardware = HardwareConfig(
+    hardware = Hardware(
         memory_bytes_per_s=1.0, node_bytes_per_s=0.1, network_bytes_per_s=0.01, latency_s=0.0
     )
     roles = roles or assign_roles(num_ranks, RolesConfig())
