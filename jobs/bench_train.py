@@ -37,11 +37,12 @@ from fourfold.jobs.bench_model import (
 )
 from fourfold.runtime.data.batch import Batch
 from fourfold.runtime.data.synthetic import criteo_sizes
+from fourfold.runtime.dense import dense_optimizer
 from fourfold.runtime.gradients import GradientBuckets
 from fourfold.runtime.matmul import keep_freed_memory, use_onednn
 from fourfold.runtime.models.dlrm import Dlrm
 from fourfold.runtime.models.mlp import Mlp
-from fourfold.runtime.trainer import Trainer, dense_optimizer
+from fourfold.runtime.trainer import Trainer
 from fourfold.runtime.world import World
 
 HELP = "a DLRM training step against the same model without embeddings"
@@ -111,7 +112,7 @@ def dense_step(
     buckets = GradientBuckets(
         parameters, trainer.bags.backend if trainer.bags.comm.size > 1 else None
     )
-    optimizer = dense_optimizer(trainer.config, parameters)
+    optimizer = dense_optimizer(trainer.config.optimizer, parameters, trainer.config.lr)
     samples = batches.next_batch().size
     width = sum(trainer.bags.pooled_features[1])
     dtype = torch.bfloat16 if args.autocast else torch.float32

@@ -16,17 +16,20 @@ from torch.autograd.function import once_differentiable
 
 from fourfold.comm.exchange import Exchange
 from fourfold.comm.route import Feature
+from fourfold.runtime import tensors
+from fourfold.runtime.device import RankDevice
 from fourfold.runtime.preparation import Prepared
 from fourfold.runtime.reclaim import Credit
 from fourfold.runtime.roles import Roles
 from fourfold.runtime.stopwatch import Stopwatch
 from fourfold.runtime.store import Store
 from fourfold.runtime.table import Table
+from fourfold.runtime.upload import Inputs, Upload
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from fourfold.comm.mpi import MpiBackend
+    from fourfold.comm.backend import Backend
 
 
 STAGES = ("fetch_wait", "gather", "forward", "backward", "update")
@@ -80,15 +83,9 @@ class Embeddings:
 
     def sequences(self) -> Mapping[str, Rows]:
         """Each unpooled feature, by name: one row per id, in the order of the batch."""
-        batch = self.prepared.batch
-        assert batch is not None
-        found: dict[str, Rows] = {}
-        values = iter(self._arrived(None)[1:])
-        for i, feature in enumerate(self.bags.features):
-            if feature.pooling == "none":
-                offsets = batch.offsets[i * batch.size : (i + 1) * batch.size + 1]
-                found[feature.name] = Rows(next(values), torch.from_numpy(offsets - offsets[0]))
-        return found
+        names = [f.name for f in self.bags.features if f.pooling == "none"]
+        values, offsets = self._arrived(None)[1:], self.bags.inputs(self.prepared).offsets
+        return dict(zip(names, map(Rows, values, offsets), strict=True))
 
     def _arrived(self, lead: Tensor | None) -> tuple[Tensor, ...]:
         if self._values is None:
@@ -106,7 +103,8 @@ class EmbeddingBags(nn.Module):
     sparse features in the order of the data. store: the rows that this rank holds. exchange,
     eval_exchange: for training and, on channels of its own, for evaluation in between. backend: the
     channels of `exchange`. comm: the world. credit: what a sample of training counts for, None if
-    `exchange` carries no credits. `bags(prepared)` gives the batch's `Embeddings`;
+    `exchange` carries no credits. device: where this rank's embeddings arrive and its rows lie.
+    `bags(prepared)` gives the batch's `Embeddings`;
     `loss.backward()` sends their gradients to the owners; `update(lr)` then applies them in place.
     All three are collective over the world: a rank without data or without a model calls
     `serve_forward` and `serve_backward` instead. Rows are not `nn.Parameter`s: they never exist as
@@ -120,14 +118,15 @@ class EmbeddingBags(nn.Module):
         store: Store,
         exchange: Exchange,
         eval_exchange: Exchange,
-        backend: MpiBackend,
-        eval_backend: MpiBackend,
+        backend: Backend,
+        eval_backend: Backend,
         comm: MPI.Intracomm,
         roles: Roles,
         *,
         wire: str = "fp32",
         output_dtype: torch.dtype = torch.float32,
         credit: Credit | None = None,
+        device: RankDevice | None = None,
     ) -> None:
         super().__init__()
         self.tables = tuple(tables)
@@ -143,10 +142,12 @@ class EmbeddingBags(nn.Module):
         self.wire = wire
         self.output_dtype = output_dtype
         self.credit = credit
+        self.device = (device or RankDevice()).torch
+        unpooled = [i for i, feature in enumerate(self.features) if feature.pooling == "none"]
+        self.upload = Upload(self.device, unpooled)
         self.watch = Stopwatch("step", STAGES)
-        self.anchor = torch.zeros(
-            (), requires_grad=True
-        )  # makes autograd call the lookup's backward
+        # Makes autograd call the lookup's backward.
+        self.anchor = torch.zeros((), device=self.device, requires_grad=True)
         self._pending: tuple[Prepared, Any] | None = None
 
     @property
@@ -162,6 +163,13 @@ class EmbeddingBags(nn.Module):
         """Serve the rows this rank holds and give the embeddings of its own batch. Collective."""
         self._gather(prepared)
         return Embeddings(self, prepared)
+
+    def inputs(self, prepared: Prepared) -> Inputs:
+        """Give what the dense model reads of the batch, brought here if nobody has done it."""
+        if prepared.inputs is None:
+            assert prepared.batch is not None
+            prepared.inputs = self.upload(prepared.batch)
+        return prepared.inputs.take()
 
     def serve_forward(self, prepared: Prepared) -> None:
         """Take part in the forward exchange without samples of one's own. Collective."""
@@ -202,14 +210,14 @@ class EmbeddingBags(nn.Module):
             self.pad.gather(prepared.ticket, prepared.exchange.reply(prepared.routed), self.wire)
 
     def _receive(self, prepared: Prepared, pooled: Tensor, sequences: list[Tensor]) -> None:
-        arrays = [_array(s) for s in sequences]
+        arrays = [tensors.shared(s) for s in sequences]
         with self.watch("forward", shown="forward exchange"):
-            prepared.exchange.forward(prepared.routed, _array(pooled), arrays)
+            prepared.exchange.forward(prepared.routed, tensors.shared(pooled), arrays)
 
     def _send_gradients(self, prepared: Prepared, pooled: Tensor, sequences: list[Tensor]) -> None:
-        arrays = [_array(s) for s in sequences]
+        arrays = [tensors.shared(s) for s in sequences]
         with self.watch("backward", shown="backward exchange"):
-            addresses = prepared.exchange.backward(prepared.routed, _array(pooled), arrays)
+            addresses = prepared.exchange.backward(prepared.routed, tensors.shared(pooled), arrays)
         self._pending = (prepared, addresses)
 
     def _outputs(self, prepared: Prepared, lead: int = 0) -> tuple[Tensor, list[Tensor]]:
@@ -220,15 +228,18 @@ class EmbeddingBags(nn.Module):
         batch = prepared.batch
         size = 0 if batch is None else batch.size
         width = lead + sum(self.pooled_features[1])
-        pooled = torch.empty(size, width, dtype=self.output_dtype)[:, lead:]
+        pooled = self._empty(size, width)[:, lead:]
         sequences = []
         for i, feature in enumerate(self.features):
             if feature.pooling == "none":
                 ends = (0, 0) if batch is None else batch.offsets[[i * size, (i + 1) * size]]
                 dim = self.tables[feature.table].dim
                 length = int(ends[1] - ends[0])
-                sequences.append(torch.empty(length, dim, dtype=self.output_dtype))
+                sequences.append(self._empty(length, dim))
         return pooled, sequences
+
+    def _empty(self, rows: int, columns: int) -> Tensor:
+        return torch.empty(rows, columns, dtype=self.output_dtype, device=self.device)
 
 
 class _Lookup(torch.autograd.Function):
@@ -254,10 +265,3 @@ class _Lookup(torch.autograd.Function):
         pooled = joined[:, ctx.lead :]
         ctx.bags._send_gradients(ctx.prepared, pooled, [s.contiguous() for s in sequences])
         return None, joined[:, : ctx.lead] if ctx.lead else None, None, None
-
-
-def _array(tensor: Tensor) -> Any:
-    """Share a CPU tensor's memory with NumPy; half types cross as their bits in uint16."""
-    if tensor.dtype in (torch.bfloat16, torch.float16):
-        return tensor.view(torch.uint16).numpy()
-    return tensor.numpy()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fourfold.comm.backend import Backend, Reduction
+from fourfold.runtime import tensors
 
 _BUCKET_BYTES = 1 << 20
 
@@ -16,10 +17,11 @@ class GradientBuckets:
     """Gradients in flat buckets, each summed over the dense ranks as soon as backward has filled
     it.
 
-    parameters: those of one module, the same on every dense rank. Their `.grad` become views of the
-    buckets, so nothing is copied (as in PyTorch's DistributedDataParallel: Li et al., VLDB 2020,
-    section 3.2). Buckets follow the parameters backwards and start strictly in that order, whatever
-    order gradients arrive in, so that all ranks agree on what is summed with what.
+    parameters: those of one module, the same on every dense rank, on one device. Their `.grad`
+    become views of the buckets, so nothing is copied (as in PyTorch's DistributedDataParallel: Li
+    et al., VLDB 2020, section 3.2). Buckets follow the parameters backwards and start strictly in
+    that order, whatever order gradients arrive in, so that all ranks agree on what is summed with
+    what. backend: takes the device's memory; None on the only dense rank.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class GradientBuckets:
             handle.wait()
 
     def _add_bucket(self, group: list[nn.Parameter]) -> None:
-        flat = torch.zeros(sum(p.numel() for p in group))
+        flat = torch.zeros(sum(p.numel() for p in group), device=group[0].device)
         number = len(self._buckets)
         start = 0
         for parameter in group:
@@ -86,6 +88,6 @@ class GradientBuckets:
             return
         while self._next < len(self._buckets) and self._missing[self._next] <= 0:
             bucket = self._buckets[self._next]
-            self._handles.append(self._backend.start_allreduce(bucket.numpy()))
+            self._handles.append(self._backend.start_allreduce(tensors.shared(bucket)))
             self._next += 1
         self._backend.progress()

@@ -1,5 +1,8 @@
 """The fast fp32 matrix product of this machine.
 
+A GPU computes fp32 products in fp32, as PyTorch does unless it is told otherwise; a job may allow
+TF32. The rest is about CPUs.
+
 PyTorch on a CPU sends fp32 products to MKL, which on some CPUs (AMD with AVX-512, for one) runs at
 less than half of what oneDNN, also inside PyTorch, reaches. oneDNN is only asked when the precision
 of its fp32 products is *allowed* to drop to bf16. On a CPU without matrix tiles (AMX) there is
@@ -13,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import logging
+from typing import Literal
 
 import torch
 
@@ -23,6 +27,18 @@ _M_MMAP_THRESHOLD = -3
 
 _PROBE_SHAPES = ((1, 2048, 13, 512), (1, 2048, 512, 256), (1, 256, 415, 64), (64, 27, 64, 27))
 """(batch, M, K, N): thin, square, odd and batched products, as a recommendation model has them."""
+
+
+def choose_products(device: Literal["cpu", "cuda"], *, tf32: bool = False) -> str:
+    """Set how this process computes fp32 products on its device, and name it. Process-wide."""
+    if device == "cpu":
+        return "oneDNN" if use_onednn() else "PyTorch"
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):  # PyTorch 2.9 and newer, which dislikes the old name
+        matmul.fp32_precision = "tf32" if tf32 else "ieee"
+    else:
+        matmul.allow_tf32 = tf32
+    return "cuBLAS, TF32" if tf32 else "cuBLAS, fp32"
 
 
 def use_onednn() -> bool:

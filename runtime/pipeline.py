@@ -27,6 +27,7 @@ from fourfold.runtime.preparation import Preparation, Prepared, Sent, Source, Ta
 from fourfold.runtime.reclaim import Credit
 from fourfold.runtime.stopwatch import Stopwatch
 from fourfold.runtime.trace import Trace
+from fourfold.runtime.upload import Upload
 from fourfold.storage import Pad
 
 
@@ -44,8 +45,9 @@ class Pipeline:
     fixed: make it an error if the pad has no room for depth + 1 batches; otherwise it plans ahead
     as far as there is room. train: whether ids never seen before get a row. limit: stop after that
     many batches (the same on every rank). first: number of the first batch. credit: what samples
-    count for, of an exchange that carries it. trace: where the stages leave their spans. Ends when
-    no rank has data left. Every rank of the world must iterate.
+    count for, of an exchange that carries it. trace: where the stages leave their spans. upload:
+    brings what the dense model reads to its device. Ends when no rank has data left. Every rank of
+    the world must iterate.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Pipeline:
         first: int = 1,
         credit: Credit | None = None,
         trace: Trace | None = None,
+        upload: Upload | None = None,
     ) -> None:
         self._work = Preparation(
             source,
@@ -73,6 +76,7 @@ class Pipeline:
             first=first,
             credit=credit,
             trace=trace,
+            upload=upload,
         )
         self._stepping = Stopwatch("step", ("starved",), trace)
         self._pad = pad

@@ -16,6 +16,7 @@ from fourfold.runtime.data.batch import Batch
 from fourfold.runtime.reclaim import Credit
 from fourfold.runtime.stopwatch import Stopwatch
 from fourfold.runtime.trace import Trace
+from fourfold.runtime.upload import Inputs, Upload
 from fourfold.storage import BudgetError, Pad, Ticket
 
 _NO_IDS = np.empty(0, np.int64)
@@ -69,6 +70,8 @@ class Prepared:
     """Where the data continue after this batch."""
     number: int
     """Of the batch, the same on all ranks."""
+    inputs: Inputs | None = None
+    """What the dense model reads of the samples; None without samples, or if nobody asked."""
 
 
 class Preparation:
@@ -78,7 +81,8 @@ class Preparation:
     rows live. train: whether ids never seen before get a row. depth: batches that may wait for
     their step. fixed: whether the pad must have room for all of them and the one that trains.
     first: number of the first batch. credit: what samples count for, of an exchange that carries
-    it. trace: where the stages leave their spans.
+    it. trace: where the stages leave their spans. upload: brings what the dense model reads to its
+    device; None on a rank without a model.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Preparation:
         first: int = 1,
         credit: Credit | None = None,
         trace: Trace | None = None,
+        upload: Upload | None = None,
     ) -> None:
         self.pad = pad
         self.reading = Stopwatch("read", ("read", "read_stalled"), trace)
@@ -105,6 +110,7 @@ class Preparation:
         self._fixed = fixed
         self._next = first
         self._credit = credit
+        self._upload = upload
 
     def take(self) -> Taken:
         """Take the next batch from the data. Raises what the source raises."""
@@ -150,18 +156,15 @@ class Preparation:
         the pad cannot hold, and, with `fixed`, if it cannot hold so many at once.
         """
         self.planning.batch = sent.taken.number
-        ticket = self._try(sent)
-        if ticket is None:
+        prepared = self._try(sent)
+        if prepared is None:
             with self.planning("plan_stalled"):
-                while ticket is None:
+                while prepared is None:
                     if unwanted():
                         return None
                     self.pad.wait_for_room(_POLL_S)
-                    ticket = self._try(sent)
-        taken = sent.taken
-        return Prepared(
-            taken.batch, sent.routed, ticket, self._exchange, taken.position, taken.number
-        )
+                    prepared = self._try(sent)
+        return prepared
 
     def take_seconds(self) -> dict[str, float]:
         """Seconds by stage since the last call: busy, starved (no input), stalled (no room)."""
@@ -171,15 +174,29 @@ class Preparation:
             for name, seconds in watch.take().items()
         }
 
-    def _try(self, sent: Sent) -> Ticket | None:
-        request = sent.routed.request
+    def _try(self, sent: Sent) -> Prepared | None:
         with self.planning("plan"):
-            if not (self._fixed and self._train):
-                return self.pad.try_plan(request, self._train)
-            try:
-                return self.pad.plan(request, self._train)
-            except BudgetError as error:
-                raise BudgetError(
-                    f"{error}; storage.fixed_lookahead asks for room for {self._depth + 1} batches"
-                    " at once: raise storage.pad_bytes or lower train.lookahead"
-                ) from error
+            ticket = self._ticket(sent.routed)
+            if ticket is None:
+                return None
+            taken, upload = sent.taken, self._upload
+            return Prepared(
+                taken.batch,
+                sent.routed,
+                ticket,
+                self._exchange,
+                taken.position,
+                taken.number,
+                upload(taken.batch) if upload is not None and taken.batch is not None else None,
+            )
+
+    def _ticket(self, routed: Routed) -> Ticket | None:
+        if not (self._fixed and self._train):
+            return self.pad.try_plan(routed.request, self._train)
+        try:
+            return self.pad.plan(routed.request, self._train)
+        except BudgetError as error:
+            raise BudgetError(
+                f"{error}; storage.fixed_lookahead asks for room for {self._depth + 1} batches"
+                " at once: raise storage.pad_bytes or lower train.lookahead"
+            ) from error

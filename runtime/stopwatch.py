@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 from fourfold.runtime.trace import Span, Trace
@@ -16,11 +16,16 @@ class Stopwatch:
     those of the laps inside it. row: the thread's row in the trace. names: laps that `take` shall
     always give. trace: where laps go as spans; None for nowhere. Only one thread may time laps;
     another may `take`.
+
+    The time is the host's. Where a GPU works, a lap is the time to hand it the work and to wait for
+    what it says, unless `sync`, a function that waits for the GPU, is set: then a lap begins and
+    ends with an idle GPU, and is the work itself.
     """
 
     def __init__(self, row: str, names: Sequence[str] = (), trace: Trace | None = None) -> None:
         self.row = row
         self.trace = trace
+        self.sync: Callable[[], None] | None = None
         self.batch: int | None = None
         """Number of the batch that the thread works on, for the trace."""
         self._total_ns = dict.fromkeys(names, 0)
@@ -48,6 +53,8 @@ class Stopwatch:
             self._total_ns = total
 
     def _begin(self) -> None:
+        if self.sync is not None:
+            self.sync()
         self._inner_ns.append(0)
 
     def _end(self, name: str, shown: str, begin_ns: int, end_ns: int) -> None:
@@ -75,4 +82,6 @@ class Lap:
         self._begin_ns = time.perf_counter_ns()
 
     def __exit__(self, *_: object) -> None:
+        if self._watch.sync is not None:
+            self._watch.sync()
         self._watch._end(self._name, self._shown, self._begin_ns, time.perf_counter_ns())

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fourfold.comm.backend import Backend
 from fourfold.runtime.data.batch import Batch
+from fourfold.runtime.dense import OptimizerName, dense_optimizer, share_parameters
 from fourfold.runtime.embedding import STAGES, EmbeddingBags
 from fourfold.runtime.errors import ConfigError, Error
 from fourfold.runtime.gradients import GradientBuckets
 from fourfold.runtime.metrics import Evaluation, Metrics
 from fourfold.runtime.pipeline import Pipeline
 from fourfold.runtime.preparation import Prepared, Source
+from fourfold.runtime.reading import Reading
 from fourfold.runtime.trace import Trace
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -35,7 +37,7 @@ class TrainConfig:
     """Steps to train; None: until the data end."""
     batch_size: int = 2048
     """Samples of one step over all dense ranks together."""
-    optimizer: Literal["sgd", "adagrad", "adam", "adamw"] = "adam"
+    optimizer: OptimizerName = "adam"
     """Optimizer of the dense parameters, from torch.optim with its own defaults."""
     lr: float = 0.001
     """Learning rate of the dense parameters."""
@@ -45,6 +47,9 @@ class TrainConfig:
     """Last share of `steps` over which both learning rates fall linearly to zero."""
     autocast: bool = False
     """Run the dense model under bf16 autocast."""
+    tf32: bool = False
+    """Let a GPU round the inputs of fp32 products to TF32 (10 bits), which is several times faster;
+    off, as it is in PyTorch. No use on a CPU, nor for what `autocast` covers."""
     eval_every: int = 0
     """Evaluate on the held-out data every so many steps; 0: only at the end."""
     eval_batches: int | None = None
@@ -57,6 +62,10 @@ class TrainConfig:
     """Threads of each rank, for torch and for the native kernels."""
     log_every: int = 50
     """Steps between two lines of progress."""
+    sync_stages: bool = False
+    """On a GPU, wait for it at both ends of every stage of a step, so that the seconds by stage are
+    those of its work. Otherwise they are the host's: to hand out the work, and to wait where a
+    result is needed. Slower, for looking only."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -88,35 +97,12 @@ class TrainConfig:
         return factor
 
 
-def dense_optimizer(
-    config: TrainConfig, parameters: Iterable[nn.Parameter]
-) -> torch.optim.Optimizer:
-    """Make the optimizer of the dense parameters."""
-    match config.optimizer:
-        case "sgd":
-            return torch.optim.SGD(parameters, lr=config.lr)
-        case "adagrad":
-            return torch.optim.Adagrad(parameters, lr=config.lr)
-        case "adam":
-            return torch.optim.Adam(parameters, lr=config.lr)
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=config.lr)
-
-
-def share_parameters(parameters: Iterable[nn.Parameter], backend: Backend, *, first: bool) -> None:
-    """Give all dense ranks the parameters of the first one. Collective over the dense ranks."""
-    for parameter in parameters:
-        values = parameter.detach()
-        if not first:
-            values.zero_()
-        backend.start_allreduce(values.numpy()).wait()  # a sum with zeros: every bit survives
-
-
 class Trainer:
     """Train a model and its embedding tables together, one synchronous step at a time.
 
     model: called as `model(dense (B, num_dense), embeddings) -> (B,)`; None on a rank that only
-    holds rows. bags: the embedding tables. loss: mean over a batch of (outputs (B,), labels (B,)).
+    holds rows; it is moved to the device of `bags`. bags: the embedding tables. loss: mean over a
+    batch of (outputs (B,), labels (B,)).
     embedding_lr: learning rate of the rows. trace: where this rank's threads leave their spans.
     Every rank of the world makes one and calls the same methods. The sum of all ranks' gradients is
     that of one rank with the whole batch, also when ranks hold uneven shares of it or none.
@@ -143,14 +129,16 @@ class Trainer:
         self._trace = trace
         self._watch = bags.watch
         self._watch.trace = trace
+        if self.config.sync_stages and bags.device.type == "cuda":
+            self._watch.sync = partial(torch.cuda.synchronize, bags.device)
         bags.store.trace(trace)
         if model is not None:
-            parameters = list(model.parameters())
+            parameters = list(model.to(bags.device).parameters())
             backend = bags.backend if len(bags.roles.dense) > 1 else None
             if backend is not None:
                 share_parameters(parameters, backend, first=bags.comm.rank == bags.roles.dense[0])
             self._buckets = GradientBuckets(parameters, backend)
-            self._optimizer = dense_optimizer(self.config, parameters)
+            self._optimizer = dense_optimizer(self.config.optimizer, parameters, self.config.lr)
 
     def steps(self, source: Source | None, *, limit: int | None = None) -> Generator[float]:
         """Train on this rank's batches until no rank has any left, or `limit` steps; yield each
@@ -171,6 +159,7 @@ class Trainer:
             first=self.step_count + 1,
             credit=self.bags.credit,
             trace=self._trace,
+            upload=None if self.model is None else self.bags.upload,
         )
         for prepared in self.pipeline:
             yield self.step(prepared)
@@ -182,8 +171,9 @@ class Trainer:
         self._watch.batch = prepared.number
         with self._watch("rest", shown="step"):
             # If every row of the batch was malformed, there is nothing to learn.
-            share = self._learn(prepared) if self.global_batch else 0.0
+            loss = self._learn(prepared) if self.global_batch else None
             self._release(prepared)
+            share = 0.0 if loss is None else self._finish(loss, prepared)
         self.bags.store.collect_spans()
         return share
 
@@ -210,14 +200,20 @@ class Trainer:
         if self.model is not None:
             self.model.eval()
         self._watch.batch = None
+        scored: deque[tuple[Reading, Batch]] = deque()  # of a GPU, while the next batch runs
         with self._watch.aside(), self._watch("evaluate"):
             for prepared in pipeline:
                 batch = self._own(prepared)
                 if batch is None:
                     self.bags.serve_forward(prepared)
                 else:
-                    evaluation.add(self._predict(batch, prepared).numpy(), batch.label)
+                    scored.append((Reading(self._predict(prepared)), batch))
                 self._release(prepared)
+                while scored and (len(scored) > 1 or scored[0][0].arrived):
+                    logits, batch = scored.popleft()
+                    evaluation.add(logits.wait().numpy(), batch.label)
+            for logits, batch in scored:
+                evaluation.add(logits.wait().numpy(), batch.label)
             evaluation.merge(self.bags.comm)
         if self.model is not None:
             self.model.train()
@@ -228,9 +224,10 @@ class Trainer:
         batch = prepared.batch
         return batch if self.model is not None and batch is not None and batch.size else None
 
-    def _learn(self, prepared: Prepared) -> float:
-        """Forward, backward, both optimizers; return this rank's share of the loss."""
-        share = self._forward_backward(prepared)
+    def _learn(self, prepared: Prepared) -> Reading | None:
+        """Forward, backward, both optimizers; return this rank's share of the loss, None without
+        samples."""
+        loss = self._forward_backward(prepared)
         rate = self.config.rate(self.step_count)
         self.bags.update(self._embedding_lr * rate, self.step_count)
         if self.model is not None:
@@ -240,35 +237,55 @@ class Trainer:
                 for group in self._optimizer.param_groups:
                     group["lr"] = self.config.lr * rate
                 self._optimizer.step()
-        return share
+        return loss
 
-    def _forward_backward(self, prepared: Prepared) -> float:
+    def _forward_backward(self, prepared: Prepared) -> Reading | None:
         """Leave gradients where the optimizers look for them; return this rank's share of the
-        loss."""
+        loss, None without samples."""
         if self.model is not None:
             self._buckets.zero()
         batch = self._own(prepared)
         if batch is None:
             self.bags.serve_forward(prepared)
             self.bags.serve_backward(prepared)
-            return 0.0
+            return None
         with self._watch("model"):
-            loss = self._loss(self._predict(batch, prepared), torch.from_numpy(batch.label))
+            label = self.bags.inputs(prepared).label
+            loss = self._loss(self._predict(prepared), label)
             share = loss * (batch.size / prepared.routed.global_batch)
-            value = share.item()
-        if not value < float("inf"):
-            raise Error(
-                f"step {self.step_count}: the loss of this rank's {batch.size} samples is {value}:"
-                " lower the learning rates or look for extreme dense features"
-            )
+            value = Reading(share)
+        if not value.late:
+            self._finite(value, prepared)  # before it spoils anything
         with self._watch("gradients", shown="backward"):
             share.backward()
         return value
 
-    def _predict(self, batch: Batch, prepared: Prepared) -> Tensor:
+    def _finish(self, loss: Reading, prepared: Prepared) -> float:
+        """Return the loss. On a GPU the host waits for it here, and nowhere else.
+
+        All of the step is enqueued by now, and what comes after the forward keeps the GPU busy
+        until the next step is.
+        """
+        if not loss.late:
+            return loss.wait().item()
+        with self._watch("model", shown="loss"):
+            return self._finite(loss, prepared)
+
+    def _finite(self, loss: Reading, prepared: Prepared) -> float:
+        """Return the loss when it is known, or raise if it is not a number to go on with."""
+        value = loss.wait().item()
+        if not value < float("inf"):
+            assert prepared.batch is not None
+            raise Error(
+                f"step {self.step_count}: the loss of this rank's {prepared.batch.size} samples is"
+                f" {value}: lower the learning rates or look for extreme dense features"
+            )
+        return value
+
+    def _predict(self, prepared: Prepared) -> Tensor:
         assert self.model is not None
-        dense = torch.from_numpy(batch.dense)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.autocast):
+        dense, device = self.bags.inputs(prepared).dense, self.bags.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.config.autocast):
             output: Tensor = self.model(dense, self.bags(prepared))
         return output.float()
 
