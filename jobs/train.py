@@ -13,13 +13,14 @@ from mpi4py import MPI
 from fourfold.comm.errors import PlacementError
 from fourfold.runtime.assembly import create_bags
 from fourfold.runtime.blueprint import Blueprint, make_blueprint
-from fourfold.runtime.config import Job, load_job
-from fourfold.runtime.data.hashing import describe_hashing
+from fourfold.runtime.config import Job, load_job, settle
 from fourfold.runtime.data.reader import Reader, Split, open_reader
 from fourfold.runtime.data.truth import Truth, find_truth
+from fourfold.runtime.device import Devices, agree_on_devices, least_free
 from fourfold.runtime.embedding import EmbeddingBags
 from fourfold.runtime.errors import Error
-from fourfold.runtime.matmul import keep_freed_memory, use_onednn
+from fourfold.runtime.introduction import introduce
+from fourfold.runtime.matmul import choose_products, keep_freed_memory
 from fourfold.runtime.metrics import Metrics
 from fourfold.runtime.models import build_model
 from fourfold.runtime.population import Census, TablePopulation, take_census
@@ -29,7 +30,6 @@ from fourfold.runtime.run import RunFolder
 from fourfold.runtime.toml_text import dump
 from fourfold.runtime.trace import Trace
 from fourfold.runtime.trainer import Trainer
-from fourfold.runtime.units import show_bytes
 from fourfold.runtime.world import World
 
 HELP = "train a job on all ranks of mpirun or srun"
@@ -51,10 +51,13 @@ def run(args: argparse.Namespace) -> int:
     job = load_job(args.job, args.overrides)
     world = World.from_mpi(comm)
     roles = assign_roles(world.size, job.world)
+    devices = agree_on_devices(job.world, world, roles, comm)
+    kind = devices.kind(range(world.size))
+    job = settle(job, kind, least_free(devices, roles, comm) if kind == "cuda" else None)
     torch.set_num_threads(job.train.threads)
     torch.manual_seed(job.run.seed)
     keep_freed_memory()
-    onednn = use_onednn()
+    products = choose_products(devices.ranks[comm.rank].kind, tf32=job.train.tf32)
     blueprint = draw_together(job, world, roles, comm)
     model = None
     if comm.rank in roles.dense:
@@ -62,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
         model = build_model(job.model, width, blueprint.tables, blueprint.features)
     with RunFolder.create(job.run, world, comm) as folder:
         folder.write_config(dump(job))
-        folder.write_environment(roles, fp32_products="oneDNN" if onednn else "PyTorch")
-        introduce(folder, job, world, roles, blueprint)
+        folder.write_environment(roles, fp32_products=products, devices=devices.why)
+        introduce(folder, job, roles, blueprint, devices)
         trace = Trace(comm.rank) if args.trace else None
-        bags = make_bags(job, comm, roles, folder, blueprint)
+        bags = make_bags(job, comm, roles, folder, blueprint, devices)
         with ExitStack() as ends:  # on errors too: no thread and no open file is left behind
             if trace is not None:
                 ends.callback(trace.save, folder.path / "trace" / f"rank-{comm.rank:04d}.json")
@@ -79,7 +82,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_bags(
-    job: Job, comm: MPI.Intracomm, roles: Roles, folder: RunFolder, blueprint: Blueprint
+    job: Job,
+    comm: MPI.Intracomm,
+    roles: Roles,
+    folder: RunFolder,
+    blueprint: Blueprint,
+    devices: Devices,
 ) -> EmbeddingBags:
     """Make the tables as drawn. Collective."""
     return create_bags(
@@ -97,6 +105,7 @@ def make_bags(
         output_dtype=torch.bfloat16 if job.train.autocast else torch.float32,
         folder=folder.path / "rows",
         run=folder.path.name,
+        devices=devices,
     )
 
 
@@ -117,31 +126,6 @@ def draw_together(job: Job, world: World, roles: Roles, comm: MPI.Intracomm) -> 
         raise drawn
     assert drawn is not None
     return drawn
-
-
-def introduce(
-    folder: RunFolder, job: Job, world: World, roles: Roles, blueprint: Blueprint
-) -> None:
-    """Say what will be trained and where it lies."""
-    tables, plan = blueprint.tables, blueprint.plan
-    dynamic = sum(table.rows is None for table in tables)
-    held = plan.prediction.held[list(roles.embedding)]
-    folder.console.title(f"fourfold train: {world}; {roles}")
-    for line in (
-        f"run folder {folder.path}",
-        f"{job.model.kind}: {blueprint.workload.dense_parameters:,} dense parameters,"
-        f" {len(tables)} tables"
-        f" ({dynamic} dynamic), lookups {blueprint.lookups}",
-        f"rows take up to {show_bytes(int(held.max()))} on a rank if tables reach their expected"
-        " size",
-        *plan.placement.describe(plan.prediction.table_bytes).splitlines(),
-        *(blueprint.turnover.describe(roles.embedding) if blueprint.turnover else ()),
-    ):
-        folder.console.line(line)
-    if blueprint.demand is not None:
-        folder.console.line(blueprint.demand.describe(job.storage))
-    if job.data.hashed:
-        folder.console.line(describe_hashing(job.data.hashed))
 
 
 @dataclass

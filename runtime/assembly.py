@@ -17,9 +17,17 @@ from fourfold.comm.route import (
     choose_replies,
     measure_lookups,
 )
+from fourfold.runtime.accelerator import Accelerator, open_backend
 from fourfold.runtime.cut_config import PlacementConfig
 from fourfold.runtime.data.batch import Batch
+from fourfold.runtime.device import (
+    Devices,
+    RankDevice,
+    agree_on_devices,
+    least_free,
+)
 from fourfold.runtime.embedding import EmbeddingBags
+from fourfold.runtime.hardware import HardwareConfig
 from fourfold.runtime.load import TableLoad, Workload, growth_of
 from fourfold.runtime.planner import plan
 from fourfold.runtime.reclaim import (
@@ -33,7 +41,7 @@ from fourfold.runtime.reclaim import (
 from fourfold.runtime.roles import Roles, RolesConfig, assign_roles
 from fourfold.runtime.store import open_store
 from fourfold.runtime.table import EmbeddingConfig, Table, TableConfig, complete_tables
-from fourfold.runtime.tiers import joint_budget
+from fourfold.runtime.tiers import joint_budget, on_device, with_pad
 from fourfold.runtime.turnover import Turnover, first_that_fits
 from fourfold.runtime.world import World
 from fourfold.storage import (
@@ -69,27 +77,31 @@ def create_bags(
     output_dtype: torch.dtype = torch.float32,
     folder: Path | None = None,
     run: str = "",
+    devices: Devices | None = None,
 ) -> EmbeddingBags:
     """Make the embedding bags of a model over all ranks of `comm`. Collective.
 
     tables, features: from `complete_tables`. placement: of the tables' shapes, checked against
     `roles`. stats: measured lookups per table, equal on all ranks; they settle replies left "auto".
     seed: of the rows. reclaim: which rows go when memory is short. folder, run: where the file tier
-    lies if `storage` does not say, and the name of the run that it remembers. Raises ConfigError
+    lies if `storage` does not say, and the name of the run that it remembers. devices: what the
+    ranks have agreed on; None: all on the CPU. Raises ConfigError
     for a table that loses rows and is placed on several ranks at once, and StorageError on all
     ranks if a tier cannot be had on one.
     """
-    from fourfold.comm.mpi import MpiBackend  # starts MPI, which planning does without
-
     embedding = embedding or EmbeddingConfig()
     storage, reclaim = storage or StorageConfig(), reclaim or ReclaimConfig()
+    device = RankDevice() if devices is None else devices.ranks[comm.rank]
+    rows_device = "cpu" if devices is None else devices.kind(roles.embedding)
+    gpu = Accelerator.open(device)
     check_reclaim(tables, reclaim)
     check_replicas(tables, placement, reclaim)
     placement.validate(roles.embedding, roles.dense)
     known = KeyCode.of([table.rows for table in tables]).bits
     replies = settle_replies(tables, features, placement, stats, embedding)
     specs = row_specs(tables, placement, comm.rank, seed)
-    backend, eval_backend = (MpiBackend(comm, dense_ranks=roles.dense) for _ in range(2))
+    nccl = devices is not None and devices.nccl
+    backend, eval_backend = (open_backend(comm, roles, gpu, nccl=nccl) for _ in range(2))
     earning = [takes_credits(table, reclaim) for table in tables]
     exchange, eval_exchange = (
         Exchange(
@@ -102,11 +114,20 @@ def create_bags(
             hash_ids=[table.hash_ids for table in tables],
             credits=credits,
             threads=threads,
+            **({} if gpu is None else {"memory": gpu.memory()}),
         )
         for channels, credits in ((backend, earning), (eval_backend, None))
     )
     store = open_store(
-        specs, storage, threads=threads, comm=comm, folder=folder, run=run, reclaim=reclaim
+        specs,
+        on_device(storage, rows_device),
+        threads=threads,
+        comm=comm,
+        folder=folder,
+        run=run,
+        reclaim=reclaim,
+        device=rows_device,
+        gpu=gpu,
     )
     return EmbeddingBags(
         tables,
@@ -121,6 +142,7 @@ def create_bags(
         wire=embedding.wire,
         output_dtype=output_dtype,
         credit=credit_of(reclaim) if any(earning) else None,
+        device=device,
     )
 
 
@@ -139,22 +161,35 @@ def embedding_bags(
     """Make the embedding bags of a model of one's own: complete, plan and create. Collective.
 
     tables: their `features`, one after the other, are the sparse features of the batches, in this
-    order.
+    order. roles: who holds rows, and on what device; None: every rank, on the CPU.
     """
     embedding = embedding or EmbeddingConfig()
     storage, reclaim = storage or StorageConfig(), reclaim or ReclaimConfig()
     names = [feature for table in tables for feature in (table.features or (table.name,))]
     complete, features = complete_tables(tables, embedding, names)
     world = World.from_mpi(comm)
-    assigned = assign_roles(world.size, roles or RolesConfig())
+    roles = roles or RolesConfig(device="cpu")
+    assigned = assign_roles(world.size, roles)
+    devices = agree_on_devices(roles, world, assigned, comm)
+    rows_device = devices.kind(assigned.embedding)
+    storage = with_pad(storage, rows_device, least_free(devices, assigned, comm))
+    stored = on_device(storage, rows_device)
     loads = table_loads(complete, features, reclaim=reclaim)
     work = Workload(batch_size=1024 * len(assigned.dense))
-    room = joint_budget(loads, storage)
-    check_budget(reclaim, storage)
+    room = joint_budget(loads, stored)
+    check_budget(reclaim, stored)
     turnover = Turnover(reclaim, complete, tuple(loads), 1, work.batch_size, room)
     _, planned = first_that_fits(
         turnover.attempts(len(assigned.embedding)),
-        lambda loads: plan(loads, world, assigned, work, config=placement, budget_bytes=room),
+        lambda loads: plan(
+            loads,
+            world,
+            assigned,
+            work,
+            hardware=HardwareConfig().on(rows_device, devices.kind(assigned.dense)),
+            config=placement,
+            budget_bytes=room,
+        ),
     )
     check_replicas(complete, planned.placement, reclaim, placement)
     return create_bags(
@@ -168,6 +203,7 @@ def embedding_bags(
         reclaim=reclaim,
         threads=threads,
         seed=seed,
+        devices=devices,
     )
 
 

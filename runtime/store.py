@@ -9,7 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from fourfold.runtime.accelerator import Accelerator
 from fourfold.runtime.run import LOGGER
+from fourfold.runtime.tiers import Kind, shown_name
 from fourfold.runtime.trace import Span, Trace
 from fourfold.storage import Pad, ReclaimConfig, RowSpec, StorageConfig, StorageError
 
@@ -26,7 +28,7 @@ class Store:
     """The rows that a rank holds. Close it, on errors too.
 
     pad: where training reads and writes. host, file: the tiers below it, if this rank has them.
-    config: what the job says of them.
+    config: what the job says of them. device: kind of device that the rows of the run are on.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Store:
         config: StorageConfig,
         host: HostTier | None = None,
         file: FileTier | None = None,
+        device: Kind = "cpu",
     ) -> None:
         self.pad = pad
         self.host = host
@@ -43,6 +46,7 @@ class Store:
         self.foresight = config.foresight if len(config.tiers) > 1 else 0
         self.tiers = config.tiers
         """Tiers of the run, whether or not this rank holds rows."""
+        self._device = device
         self._trace: Trace | None = None
 
     @property
@@ -52,11 +56,12 @@ class Store:
 
     @property
     def bytes(self) -> dict[str, int]:
-        """Bytes that count against the budgets, by tier."""
-        if not self.tiered:
-            return {"host": self.pad.bytes}
-        held = {"pad": self.pad, "host": self.host, "file": self.file}
-        return {tier: part.bytes if (part := held[tier]) else 0 for tier in self.tiers}
+        """Bytes that count against the budgets, by tier as people name it."""
+        parts = (self.pad, self.host, self.file)
+        return {
+            shown_name(tier, self.tiers, self._device): part.bytes if part else 0
+            for tier, part in zip(self.tiers, parts, strict=False)
+        }
 
     def trace(self, trace: Trace | None) -> None:
         """Record what the pad's threads do; None ends it."""
@@ -124,17 +129,20 @@ def open_store(
     folder: Path | None = None,
     run: str = "",
     reclaim: ReclaimConfig | None = None,
+    device: Kind = "cpu",
+    gpu: Accelerator | None = None,
 ) -> Store:
     """Make the pad of this rank and the tiers below it, as the job says. Collective over `comm`.
 
     specs: the tiles that this rank holds; without any it has no tiers. folder: where the files of
     the ranks go if the job names none. run: name of the run, which a file remembers. reclaim: which
-    rows go when memory is short. Raises, on all ranks, what any of them could not make:
+    rows go when memory is short. device: kind of device that the rows of the run are on. gpu: this
+    rank's, whose memory the pad is then. Raises, on all ranks, what any of them could not make:
     StorageError for a file that another run has open, BudgetError for budgets that hold nothing.
     """
     store: Store | Exception
     try:
-        store = _open(specs, config, threads, comm.rank, folder, run, reclaim)
+        store = _open(specs, config, threads, comm.rank, folder, run, reclaim, device, gpu)
     except Exception as error:  # raised below, on all ranks
         store = error
     failures = comm.allgather(store if isinstance(store, Exception) else None)
@@ -155,6 +163,8 @@ def _open(
     folder: Path | None,
     run: str,
     reclaim: ReclaimConfig | None,
+    device: Kind,
+    gpu: Accelerator | None,
 ) -> Store:
     host, file = None, None
     if specs and len(config.tiers) > 1:
@@ -173,13 +183,14 @@ def _open(
             host=host,
             file=file,
             reclaim=reclaim,
+            **({} if gpu is None else {"device": gpu.storage, "stream": gpu.stream}),
         )
     except BaseException:
         if file is not None and file.path is not None:
             file.path.unlink(missing_ok=True)
             file.close()
         raise
-    return Store(pad, config, host, file)
+    return Store(pad, config, host, file, device)
 
 
 def _open_file(

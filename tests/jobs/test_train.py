@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from ranks import Ended, run_ranks
 
 JOB = """
@@ -97,6 +98,27 @@ def test_a_run_on_three_tiers_leaves_figures_files_and_traces(job: Path) -> None
         trace = json.loads((run / "trace" / f"rank-{rank:04d}.json").read_text())
         names = {e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
         assert names == {"step", "read", "route", "plan", "fetch", "write"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_gpus_a_job_says_so_and_trains_or_ends_before_any_work(job: Path) -> None:
+    steps = ("--train.steps=2", "--train.log_every=2")
+    ended = train(job, *steps)
+    config = (job.parent / "runs" / "one" / "config.toml").read_text()
+
+    assert ended.code == 0, ended.output
+    assert re.search(r"all ranks on the CPU .*auto.*: ranks 0-1: no working NVIDIA", ended.output)
+    assert 'device = "cpu"' in config
+
+    refused = train(job, *steps, "--world.device=cuda", "--run.name=two")
+    assert refused.code == 2
+    assert refused.output.count('world.device = "cuda", but not every rank has a GPU') == 1
+    assert "ranks 0-1: no CUDA build of torch" in refused.output
+    assert not (job.parent / "runs" / "two").exists()
+
+    mixed = train(job, *steps, "--world.embedding_device=cpu", "--run.name=two")
+    assert mixed.code == 2
+    assert "ranks 0-1 hold rows and run the dense model" in mixed.output
 
 
 def test_the_same_job_in_one_tier_has_no_such_figures(job: Path) -> None:

@@ -15,6 +15,7 @@ from fourfold.comm.cut import Cut
 from fourfold.comm.placement import Placement
 from fourfold.runtime.assembly import create_bags
 from fourfold.runtime.data.batch import Batch
+from fourfold.runtime.device import Devices
 from fourfold.runtime.embedding import Embeddings
 from fourfold.runtime.metrics import Metrics
 from fourfold.runtime.roles import Roles
@@ -44,7 +45,7 @@ class Model(nn.Module):
         out = torch.tanh(embeddings.after(dense)) @ self.weight
         for values, offsets in embeddings.sequences().values():
             scores = torch.tanh(values.float() @ self.sequence)
-            sums = torch.cat([torch.zeros(1), scores.cumsum(0)])
+            sums = torch.cat([scores.new_zeros(1), scores.cumsum(0)])
             out = out + sums[offsets[1:]] - sums[offsets[:-1]]
         return out
 
@@ -172,6 +173,7 @@ def train(
     steps: int = 5,
     storage: StorageConfig | None = None,
     evaluate_every: int = 0,
+    devices: Devices | None = None,
 ) -> Outcome:
     """Train the small model over `comm` and gather the outcome on every rank. Collective."""
     defaults = EmbeddingConfig(
@@ -196,6 +198,7 @@ def train(
         threads=threads,
         seed=11,
         storage=storage,
+        devices=devices,
     )
     dense_rank = comm.rank in roles.dense
     model = None
@@ -212,7 +215,7 @@ def train(
         losses.append(comm.allreduce(loss))
         if evaluate_every and len(losses) % evaluate_every == 0:
             metrics.append(trainer.evaluate(held_out(comm, case, roles)))
-    dense = [p.detach().numpy().copy() for p in model.parameters()] if model is not None else None
+    dense = [p.detach().cpu().numpy().copy() for p in model.parameters()] if model else None
     rows = {t.name: gather_table(comm, case, bags, placement, i) for i, t in enumerate(complete)}
     everyone = [d for d in comm.allgather(dense) if d is not None]
     for other in everyone[1:]:  # every dense rank has the same model, bit for bit
