@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -111,3 +111,17 @@ class Router:
         sequences: Sequence[NDArray[np.generic]],
         sent: NDArray[np.uint8],
     ) -> None: ...
+
+class Device:
+    """A GPU through its driver (storage/native/device.h). Closed when the last reference goes.
+
+    library: the driver, "libcuda.so.1". ordinal: the GPU among those visible. kernels: the handle
+    (CUfunction) of each kernel by name. Raises DeviceError where there is no driver or no such GPU.
+    """
+
+    def __init__(self, library: str, ordinal: int, kernels: Mapping[str, int]) -> None: ...
+    @property
+    def ordinal(self) -> int: ...
+    @property
+    def processors(self) -> int:
+        """Streaming multiprocessors."""

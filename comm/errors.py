@@ -20,3 +20,7 @@ class CommError(RuntimeError):
         """The rank at the other end; None = all of them."""
         self.num_bytes = num_bytes
         """Bytes that this rank was to send."""
+
+
+class DeviceError(RuntimeError):
+    """A GPU that is not there, has no memory left, or has failed."""

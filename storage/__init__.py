@@ -5,7 +5,7 @@ This layer imports nothing of the others. README.md has the layout of rows and t
 
 from fourfold.storage._native import Ticket
 from fourfold.storage.config import StorageConfig
-from fourfold.storage.errors import BudgetError, CorruptionError, StorageError
+from fourfold.storage.errors import BudgetError, CorruptionError, DeviceError, StorageError
 from fourfold.storage.init import Constant, Init, Normal, Uniform, init_names
 from fourfold.storage.key import KeyCode, collision_odds, collision_text
 from fourfold.storage.optimizer import (
@@ -32,6 +32,7 @@ __all__ = [
     "BudgetError",
     "Constant",
     "CorruptionError",
+    "DeviceError",
     "Init",
     "KeyCode",
     "Normal",

@@ -1,6 +1,6 @@
 """The native core of the storage layer (storage/native). Arrays are C-contiguous."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -397,6 +397,20 @@ class PythonDisk(Disk):
         read: Callable[[Pieces, Callable[[int], None]], None],
         write: Callable[[Pieces, Callable[[int], None]], None],
     ) -> None: ...
+
+class Device:
+    """A GPU through its driver (native/device.h). Closed when the last reference goes.
+
+    library: the driver, "libcuda.so.1". ordinal: the GPU among those visible. kernels: the handle
+    (CUfunction) of each kernel by name. Raises DeviceError where there is no driver or no such GPU.
+    """
+
+    def __init__(self, library: str, ordinal: int, kernels: Mapping[str, int]) -> None: ...
+    @property
+    def ordinal(self) -> int: ...
+    @property
+    def processors(self) -> int:
+        """Streaming multiprocessors."""
 
 def page_layout(record_bytes: int) -> tuple[int, int, int]:
     """Bytes of a page, records in it, and bytes of each."""

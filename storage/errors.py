@@ -11,3 +11,7 @@ class CorruptionError(StorageError):
 
 class BudgetError(StorageError, MemoryError):
     """A tier would hold more bytes than it was given."""
+
+
+class DeviceError(RuntimeError):
+    """A GPU that is not there, has no memory left, or has failed."""

@@ -12,6 +12,9 @@
 #include "step.h"
 
 namespace ff {
+
+void bind_device(nb::module_& m);
+
 namespace {
 
 using namespace nb::literals;
@@ -251,4 +254,5 @@ NB_MODULE(_native, m) {
   });
   bind_route(m);
   bind_router(m);
+  bind_device(m);
 }
