@@ -1,0 +1,89 @@
+"""Calls of a driver that tests of the stand-in make themselves."""
+
+from __future__ import annotations
+
+import ctypes
+
+import gpu
+import numpy as np
+
+BYTES = 1 << 16
+
+
+class Args(ctypes.Structure):
+    """TestArgs of kernels.h."""
+
+    _fields_ = (
+        ("input", ctypes.c_uint64),
+        ("output", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("mode", ctypes.c_uint32),
+    )
+
+
+class Handle:
+    """A stream or an event."""
+
+    def __init__(self, driver: gpu.Driver, kind: str, flags: int) -> None:
+        self.driver = driver
+        self.kind = kind
+        self.value = ctypes.c_void_p()
+        driver.call(f"cu{kind}Create", ctypes.byref(self.value), flags)
+
+    def destroy(self) -> None:
+        self.driver.call(f"cu{self.kind}Destroy_v2", self.value)
+
+
+class Pinned:
+    """Pinned memory of BYTES bytes."""
+
+    def __init__(self, driver: gpu.Driver) -> None:
+        self._driver = driver
+        self.address = ctypes.c_void_p()
+        driver.call("cuMemHostAlloc", ctypes.byref(self.address), ctypes.c_size_t(BYTES), 3)
+        self.array = np.frombuffer(
+            (ctypes.c_uint8 * BYTES).from_address(self.address.value), np.uint8
+        )
+
+    def __del__(self) -> None:
+        self._driver.call("cuMemFreeHost", self.address)
+
+
+def copy_in(driver, to, source, stream=None):
+    driver.call(
+        "cuMemcpyHtoDAsync_v2",
+        ctypes.c_ulonglong(to.address),
+        ctypes.c_void_p(source.ctypes.data),
+        ctypes.c_size_t(source.nbytes),
+        stream,
+    )
+
+
+def copy_out(driver, to, source, stream=None):
+    driver.call(
+        "cuMemcpyDtoHAsync_v2",
+        ctypes.c_void_p(to.ctypes.data),
+        ctypes.c_ulonglong(source.address),
+        ctypes.c_size_t(to.nbytes),
+        stream,
+    )
+
+
+def copy(driver, to, source, stream=None):
+    driver.call(
+        "cuMemcpyDtoDAsync_v2",
+        ctypes.c_ulonglong(to.address),
+        ctypes.c_ulonglong(source.address),
+        ctypes.c_size_t(source.nbytes),
+        stream,
+    )
+
+
+def fill(driver, to, byte, stream=None):
+    where, size = ctypes.c_ulonglong(to.address), ctypes.c_size_t(to.nbytes)
+    driver.call("cuMemsetD8Async", where, ctypes.c_ubyte(byte), size, stream)
+
+
+def bytes_on(driver):
+    name = "stand-in" if driver is gpu.driver("stand-in") else "cuda"
+    return gpu.empty(BYTES, np.uint8, name)

@@ -1,0 +1,182 @@
+// libcuda's functions for streams, events and kernels.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "block.h"
+#include "driver.h"
+#include "memory.h"
+
+namespace stand_in {
+
+// 1 and 2 are names of the default stream, too (CU_STREAM_LEGACY, CU_STREAM_PER_THREAD).
+std::shared_ptr<Stream> stream_of(void* handle) {
+  if (reinterpret_cast<uint64_t>(handle) <= 2) handle = nullptr;
+  const std::lock_guard lock(driver().mutex);
+  const auto found = driver().streams.find(handle);
+  return found == driver().streams.end() ? nullptr : found->second;
+}
+
+int enqueue(void* stream, Stream::Work work) {
+  const std::shared_ptr<Stream> to = stream_of(stream);
+  if (!to) return INVALID_HANDLE;
+  to->enqueue([work = std::move(work)] {
+    if (state() == SUCCESS) work();
+  });
+  return SUCCESS;
+}
+
+int wait(const std::shared_ptr<Moment>& moment) {
+  moment->wait();
+  note(damage());
+  return state();
+}
+
+namespace {
+
+Event* event_of(void* handle) {
+  auto* const event = static_cast<Event*>(handle);
+  const std::lock_guard lock(driver().mutex);
+  return driver().events.count(event) ? event : nullptr;
+}
+
+// A GPU does not see memory of the host that is not pinned. A stand-in would; so words of a
+// kernel's arguments that are addresses of such memory are refused. Low ones may be two numbers in
+// a word, and the memory of sanitizers.
+std::string host_address(const Kernel& kernel, const char* args) {
+  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  for (size_t byte = 0; byte + 8 <= kernel.bytes; byte += 8) {
+    uint64_t word;
+    memcpy(&word, args + byte, sizeof word);
+    auto* const at = reinterpret_cast<char*>(word);
+    unsigned char resident;
+    if (word >> 45 == 0 || word >> 47 != 0 || within(Use::device, at, 0) ||
+        within(Use::pinned, at, 0))
+      continue;
+    if (mincore(reinterpret_cast<void*>(word & ~(page - 1)), 1, &resident) != 0) continue;
+    if (about(at) != "no memory of the device") continue;  // next to it: the kernel may never go
+    return std::string("kernel ") + kernel.name + ": bytes " + std::to_string(byte) + " to " +
+           std::to_string(byte + 8) + " of its arguments are an address of the host's memory";
+  }
+  return {};
+}
+
+}  // namespace
+}  // namespace stand_in
+
+using namespace stand_in;
+
+extern "C" {
+
+int cuStreamCreate(void** handle, unsigned) {
+  FF_REQUIRE_CONTEXT;
+  Driver& d = driver();
+  const std::lock_guard lock(d.mutex);
+  std::shared_ptr<Stream> stream = Stream::create(++d.created);
+  *handle = stream.get();
+  d.streams[*handle] = std::move(stream);
+  return SUCCESS;
+}
+
+// Returns at once; what was enqueued is still done.
+int cuStreamDestroy_v2(void* handle) {
+  Driver& d = driver();
+  const std::lock_guard lock(d.mutex);
+  const auto found = d.streams.find(handle);
+  if (handle == nullptr || found == d.streams.end()) return INVALID_HANDLE;
+  if (found->second->idle())
+    found->second->close();
+  else
+    d.closing.push_back(found->second);
+  d.streams.erase(found);
+  return SUCCESS;
+}
+
+int cuStreamSynchronize(void* handle) {
+  FF_REQUIRE_CONTEXT;
+  const std::shared_ptr<Stream> stream = stream_of(handle);
+  return stream ? wait(stream->mark()) : INVALID_HANDLE;
+}
+
+int cuStreamWaitEvent(void* stream, void* handle, unsigned) {
+  FF_REQUIRE_CONTEXT;
+  Event* const event = event_of(handle);
+  if (!event) return INVALID_HANDLE;
+  if (!event->last) return SUCCESS;
+  return enqueue(stream, [last = event->last] { last->wait(); });
+}
+
+int cuEventCreate(void** handle, unsigned) {
+  FF_REQUIRE_CONTEXT;
+  const std::lock_guard lock(driver().mutex);
+  *handle = *driver().events.insert(new Event).first;
+  return SUCCESS;
+}
+
+int cuEventDestroy_v2(void* handle) {
+  auto* const event = static_cast<Event*>(handle);
+  const std::lock_guard lock(driver().mutex);
+  if (driver().events.erase(event) == 0) return INVALID_HANDLE;
+  delete event;
+  return SUCCESS;
+}
+
+int cuEventRecord(void* handle, void* stream) {
+  FF_REQUIRE_CONTEXT;
+  Event* const event = event_of(handle);
+  const std::shared_ptr<Stream> from = stream_of(stream);
+  if (!event || !from) return INVALID_HANDLE;
+  event->last = from->mark();
+  return SUCCESS;
+}
+
+int cuEventQuery(void* handle) {
+  FF_REQUIRE_CONTEXT;
+  Event* const event = event_of(handle);
+  if (!event) return INVALID_HANDLE;
+  return !event->last || event->last->passed() ? SUCCESS : NOT_READY;
+}
+
+int cuEventSynchronize(void* handle) {
+  FF_REQUIRE_CONTEXT;
+  Event* const event = event_of(handle);
+  if (!event) return INVALID_HANDLE;
+  return event->last ? wait(event->last) : SUCCESS;
+}
+
+int cuLaunchKernel(void* function, unsigned blocks, unsigned blocks_y, unsigned blocks_z,
+                   unsigned threads, unsigned threads_y, unsigned threads_z, unsigned shared,
+                   void* stream, void** params, void**) {
+  FF_REQUIRE_CONTEXT;
+  const Kernel* kernel = kernels();
+  while (kernel != nullptr && kernel != function) kernel = kernel->next;
+  if (kernel == nullptr) return INVALID_HANDLE;
+  if (blocks == 0 || blocks > 0x7fffffff || blocks_y != 1 || blocks_z != 1 || threads == 0 ||
+      threads > kernel->threads || threads_y != 1 || threads_z != 1 || shared != 0)
+    return INVALID_VALUE;
+  std::shared_ptr<void> args(aligned_alloc(64, (kernel->bytes + 63) / 64 * 64), free);
+  memcpy(args.get(), params[0], kernel->bytes);
+  note(host_address(*kernel, static_cast<const char*>(args.get())));
+  FF_REQUIRE_CONTEXT;
+  uint64_t seed = 0;
+  {
+    const std::lock_guard lock(driver().mutex);
+    if (driver().seed != 0) seed = driver().seed * 1000003 + ++driver().launches;
+  }
+  return enqueue(stream, [=] {
+    note(run_grid(*kernel, blocks, threads, args.get(), seed));
+    if (const std::string found = damage(); !found.empty())
+      note(std::string("kernel ") + kernel->name + ", or what ran beside it: " + found);
+  });
+}
+
+// The kernel after `previous` (nullptr: the first), with its name.
+void* stand_in_next_kernel(void* previous, const char** name) {
+  Kernel* const kernel = previous ? static_cast<Kernel*>(previous)->next : kernels();
+  if (kernel) *name = kernel->name;
+  return kernel;
+}
+
+}  // extern "C"
