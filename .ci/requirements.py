@@ -11,5 +11,6 @@ wanted = [
     *project["project"]["dependencies"],
     *extras["test"],
     *extras["check"],
+    *extras["cuda13"],  # kernels are compiled where there is no GPU, too
 ]
 print(*wanted, sep="\n")
