@@ -2,6 +2,7 @@
 # make test     sets everything up, then runs every test on 1, 2 and 4 ranks
 # make check    style, types, format of the native code
 # make bench    the benchmarks
+# make kernels  registers and memory of every GPU kernel (needs no GPU)
 # make asan     the tests of the native code under AddressSanitizer (also: ubsan, tsan)
 # make clean    removes what was built, keeps .venv and data
 #
@@ -20,8 +21,10 @@ RUN := $(BIN)/python -P -m fourfold.launch.mpirun
 PYTEST := $(BIN)/python -P -m pytest
 LAYERS := runtime comm storage launch jobs
 NATIVE := $(wildcard storage/native/*.h storage/native/*.cpp comm/native/*.h comm/native/*.cpp)
+# Kernels are compiled when they run, and what stands in for a GPU when it is tested.
+KERNELS := $(wildcard storage/native/*.cu comm/native/*.cu $(addprefix tests/gpu/*.,cu h cpp))
 
-.PHONY: train test check types bench asan ubsan tsan install clean
+.PHONY: train test check types bench kernels asan ubsan tsan install clean
 .DELETE_ON_ERROR:
 
 train: install data/clicks/.complete
@@ -44,7 +47,7 @@ test: install
 check: install types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+	@$(BIN)/clang-format --dry-run --Werror $(NATIVE) $(KERNELS)
 
 # mypy follows imports into real folders only: it gets a package made of links.
 types: install
@@ -58,6 +61,9 @@ bench: install
 	@$(BIN)/fourfold bench tiers
 	@$(RUN) -n $(RANKS) $(BIN)/fourfold bench exchange
 	@$(RUN) -n $(RANKS) $(BIN)/fourfold bench train
+
+kernels: install
+	@PYTHONPATH=tests/gpu $(BIN)/python -P -m cubin
 
 # The cores are compiled apart, and Python sees them through a package made of links. -S leaves out
 # the installed fourfold, which would go first. Tests that start MPI are left out (it does not live
