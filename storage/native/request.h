@@ -6,9 +6,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
+#include "entry.h"
 #include "rows.h"
 
 namespace ff {
@@ -52,16 +54,13 @@ struct Share {
   size_t begin, end;
 };
 
-struct Entry {
-  uint32_t segment;
-  uint32_t row;  // reply row in the segment
-};
-
 // What a batch did to the metadata of a row.
 struct Touch {
   uint32_t tile;
   Meta before, after;
 };
+
+class DeviceTicket;
 
 struct Ticket {
   bool train = false;
@@ -102,6 +101,8 @@ struct Ticket {
 
   std::vector<std::vector<Share>> replies, updates;  // by worker
   std::vector<std::vector<Touch>> touches;           // by worker, of the update
+
+  std::shared_ptr<DeviceTicket> device;  // where rows lie in a GPU's memory: what it has of this
 };
 
 // What a batch asks of one plane of the tiles: keys, tile by tile.

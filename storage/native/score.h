@@ -17,7 +17,8 @@
 namespace ff {
 
 constexpr uint32_t SCORE_BINS = 64;
-constexpr uint64_t SCORE_ONE = 64;  // the value 1
+constexpr uint64_t SCORE_ONE = 64;       // the value 1
+constexpr float GRADIENT_ONE = 0x1p20f;  // credit of a gradient of norm 1: most are far smaller
 
 // Position of the highest bit of x > 0.
 FF_HD uint32_t highest_bit(uint64_t x) {

@@ -1,6 +1,7 @@
 #include "tile.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 namespace ff {
@@ -20,6 +21,34 @@ int OptimizerSpec::element_states() const {
 
 int OptimizerSpec::row_states() const {
   return kind == OptimizerKind::rowwise_adagrad || kind == OptimizerKind::rowwise_adam ? 1 : 0;
+}
+
+OptimizerStep OptimizerSpec::at(float lr, uint64_t step) const {
+  auto unbias = [&](float beta) {
+    const double power = std::pow(static_cast<double>(beta), static_cast<double>(step));
+    return static_cast<float>(1.0 / (1.0 - power));
+  };
+  OptimizerStep optimizer{kind, {Sgd{lr}}};
+  switch (kind) {
+    case OptimizerKind::sgd:
+      break;
+    case OptimizerKind::adagrad:
+      optimizer.adagrad = {lr, eps};
+      break;
+    case OptimizerKind::rowwise_adagrad:
+      optimizer.rowwise_adagrad = {lr, eps};
+      break;
+    case OptimizerKind::adam:
+      optimizer.adam = {lr, beta1, beta2, eps, unbias(beta1), unbias(beta2)};
+      break;
+    case OptimizerKind::rowwise_adam:
+      optimizer.rowwise_adam = {lr, beta1, beta2, eps, unbias(beta1), unbias(beta2)};
+      break;
+    case OptimizerKind::ftrl:
+      optimizer.ftrl = {lr, beta, l1, l2};
+      break;
+  }
+  return optimizer;
 }
 
 std::string TileSpec::label() const {

@@ -11,7 +11,7 @@
 #include "init.h"
 #include "key.h"
 #include "mapping.h"
-#include "optimizer.h"
+#include "optimizer_step.h"
 #include "pool.h"
 #include "rows.h"
 #include "shelf.h"
@@ -25,6 +25,8 @@ struct OptimizerSpec {
 
   int element_states() const;
   int row_states() const;
+  // `step` counts from 1.
+  OptimizerStep at(float lr, uint64_t step) const;
 };
 
 struct TileSpec {

@@ -14,8 +14,6 @@
 namespace ff {
 namespace {
 
-constexpr float GRADIENT_ONE = 0x1p20f;  // credit of a gradient of norm 1: most are far smaller
-
 // A share of a run's groups, ready for a loop.
 struct Writing {
   RowView rows;
@@ -135,54 +133,25 @@ Loop choose(Dtype dtype, uint32_t dim) {
 
 // The optimizer of a tile for one step, with its loop.
 struct Stepper {
-  alignas(8) char parameters[32];
+  OptimizerStep optimizer;
   Loop loop;
 
-  template <class Optimizer>
-  void set(const TileSpec& spec, const Optimizer& optimizer) {
-    static_assert(sizeof optimizer <= sizeof parameters);
-    memcpy(parameters, &optimizer, sizeof optimizer);
-    loop = choose<Optimizer>(spec.dtype, spec.dim);
+  Stepper(const TileSpec& spec, float lr, uint64_t step)
+      : optimizer(spec.optimizer.at(lr, step)), loop(optimizer.with([&](const auto& arithmetic) {
+          return choose<std::decay_t<decltype(arithmetic)>>(spec.dtype, spec.dim);
+        })) {}
+
+  void run(const Writing& writing) const {
+    optimizer.with([&](const auto& arithmetic) { loop(writing, &arithmetic); });
   }
 };
-
-Stepper stepper_of(const TileSpec& spec, float lr, uint64_t step) {
-  const OptimizerSpec& o = spec.optimizer;
-  auto unbias = [&](float beta) {
-    const double power = std::pow(static_cast<double>(beta), static_cast<double>(step));
-    return static_cast<float>(1.0 / (1.0 - power));
-  };
-  Stepper stepper;
-  switch (o.kind) {
-    case OptimizerKind::sgd:
-      stepper.set(spec, Sgd{lr});
-      break;
-    case OptimizerKind::adagrad:
-      stepper.set(spec, Adagrad{lr, o.eps});
-      break;
-    case OptimizerKind::rowwise_adagrad:
-      stepper.set(spec, RowwiseAdagrad{lr, o.eps});
-      break;
-    case OptimizerKind::adam:
-      stepper.set(spec, Adam{lr, o.beta1, o.beta2, o.eps, unbias(o.beta1), unbias(o.beta2)});
-      break;
-    case OptimizerKind::rowwise_adam:
-      stepper.set(spec, RowwiseAdam{lr, o.beta1, o.beta2, o.eps, unbias(o.beta1), unbias(o.beta2)});
-      break;
-    case OptimizerKind::ftrl:
-      stepper.set(spec, Ftrl{lr, o.beta, o.l1, o.l2});
-      break;
-  }
-  return stepper;
-}
 
 }  // namespace
 
 void HostRows::update(Ticket& ticket, const uint64_t* addresses, Dtype wire, float lr,
                       uint64_t step, uint64_t) {
   std::vector<Stepper> steppers;
-  for (const Run& run : ticket.runs)
-    steppers.push_back(stepper_of(tiles_[run.tile]->spec(), lr, step));
+  for (const Run& run : ticket.runs) steppers.emplace_back(tiles_[run.tile]->spec(), lr, step);
   ticket.touches.resize(population_ ? ticket.updates.size() : 0);
   parallel_for(threads_, ticket.updates.size(), 1, [&](size_t first, size_t last, int) {
     std::vector<float> norms;
@@ -218,7 +187,7 @@ void HostRows::update(Ticket& ticket, const uint64_t* addresses, Dtype wire, flo
                               choose_gradient(wire, spec.dim),
                               direct ? reinterpret_cast<const float*>(gradients.start) : nullptr,
                               measured ? norms.data() : nullptr};
-        steppers[piece.part].loop(writing, steppers[piece.part].parameters);
+        steppers[piece.part].run(writing);
         if (touched)
           population_->touch(ticket, piece, tile.view(), measured ? norms.data() : nullptr,
                              ticket.touches[share]);

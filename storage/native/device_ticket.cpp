@@ -1,0 +1,208 @@
+#include "device_ticket.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "tile.h"
+
+namespace ff {
+namespace {
+
+std::string kernel_of(const char* verb, Dtype wire) {
+  const char* const names[] = {"_fp32", "_bf16", "_fp16"};
+  return verb + std::string(names[static_cast<int>(wire)]);
+}
+
+template <class T>
+void fill_part(const Parcel& parcel, Parcel::Part<T> part, const T* from) {
+  if (part.count > 0) memcpy(parcel.host(part), from, part.count * sizeof(T));
+}
+
+}  // namespace
+
+DeviceTicket::DeviceTicket(const Device& device, const DeviceTiles& tiles)
+    : device_(device),
+      tiles_(tiles),
+      plan_(device),
+      lent_(device),
+      to_replies_(device),
+      to_gradients_(device),
+      used_(device) {}
+
+DeviceTicket::~DeviceTicket() {
+  try {
+    used_.synchronize();
+  } catch (const DeviceError&) {  // the device has failed, and writes no more
+  }
+}
+
+void DeviceTicket::send(const Ticket& ticket, const Stream& copies) {
+  cut_replies(ticket, tiles_.rows, device_.processors(), replies_);
+  if (ticket.train) cut_updates(ticket, tiles_.rows, device_.processors(), work_);
+  copies.wait(used_);
+  lay_out(ticket);
+  fill(ticket);
+  plan_.send(copies);
+}
+
+void DeviceTicket::lay_out(const Ticket& ticket) {
+  lent_.clear();
+  borrowed_.clear();
+  for (const auto& [id, record] : ticket.borrowed)
+    borrowed_.push_back(lent_.add<char>(lent_bytes(ticket, id)));
+  lent_.open();
+  plan_.clear();
+  rows_at_ = plan_.add<char*>(ticket.rows_at.size());
+  offsets_ = plan_.add<int64_t>(ticket.offsets.size());
+  weights_ = plan_.add<float>(ticket.weights.size());
+  absent_ = plan_.add<char>(ticket.missing > 0 ? ticket.absent.size() : 0);
+  segments_ = plan_.add<SegmentRows>(ticket.segments.size());
+  reply_pieces_ = plan_.add<GatherPiece>(replies_.size());
+  if (ticket.train) lay_out_groups(ticket);
+  plan_.open();
+}
+
+void DeviceTicket::lay_out_groups(const Ticket& ticket) {
+  const bool distinct = std::any_of(ticket.runs.begin(), ticket.runs.end(),
+                                    [](const Run& run) { return run.distinct; });
+  distinct_.slots = plan_.add<uint32_t>(distinct ? ticket.slots.size() : 0);
+  distinct_.ids = plan_.add<uint64_t>(distinct ? ticket.ids.size() : 0);
+  grouped_.at = plan_.add<char*>(ticket.group_at.size());
+  grouped_.slots = plan_.add<uint32_t>(ticket.group_slot.size());
+  grouped_.ids = plan_.add<uint64_t>(ticket.group_id.size());
+  first_ = plan_.add<uint32_t>(ticket.group_first.size());
+  entries_ = plan_.add<Entry>(ticket.entries.size());
+  entry_weights_ = plan_.add<float>(ticket.entry_weight.size());
+  pieces_ = plan_.add<UpdatePiece>(work_.pieces.size());
+  long_pieces_ = plan_.add<UpdatePiece>(work_.long_pieces.size());
+  chunks_ = plan_.add<ChunkPiece>(work_.chunks.size());
+  distinct_.at = rows_at_;
+  sums_.reserve(device_, work_.sums * sizeof(float));
+}
+
+void DeviceTicket::fill(const Ticket& ticket) {
+  fill_rows(ticket);
+  fill_part(plan_, offsets_, ticket.offsets.data());
+  fill_part(plan_, weights_, ticket.weights.data());
+  fill_part(plan_, reply_pieces_, replies_.data());
+  for (size_t s = 0; s < ticket.segments.size(); ++s) {
+    const Segment& segment = ticket.segments[s];
+    const TileRows& tile = tiles_.rows[segment.tile];
+    plan_.host(segments_)[s] = {segment.id_begin, segment.first_bag, tile.dim, tile.dtype,
+                                segment.pooled};
+  }
+  if (ticket.train) fill_groups(ticket);
+}
+
+// Where rows lie; for ids that have none, what they read.
+void DeviceTicket::fill_rows(const Ticket& ticket) {
+  fill_part(plan_, rows_at_, ticket.rows_at.data());
+  fill_part(plan_, absent_, ticket.absent.data());
+  char** const rows = plan_.host(rows_at_);
+  if (ticket.missing > 0) {
+    const char* const absent = ticket.absent.data();
+    for (size_t i = 0; i < ticket.slots.size(); ++i) {
+      if (ticket.slots[i] != Tile::NONE) continue;
+      const bool newborn = rows[i] >= absent && rows[i] < absent + absent_.count;
+      rows[i] = newborn ? plan_.device(absent_) + (rows[i] - absent) : tiles_.zeros.data();
+    }
+  }
+  for (size_t b = 0; b < borrowed_.size(); ++b)
+    rows[ticket.borrowed[b].first] = lent_.device(borrowed_[b]);
+}
+
+void DeviceTicket::fill_groups(const Ticket& ticket) {
+  fill_part(plan_, distinct_.slots, ticket.slots.data());
+  fill_part(plan_, distinct_.ids, ticket.ids.data());
+  fill_part(plan_, grouped_.at, ticket.group_at.data());
+  fill_part(plan_, grouped_.slots, ticket.group_slot.data());
+  fill_part(plan_, grouped_.ids, ticket.group_id.data());
+  fill_part(plan_, first_, ticket.group_first.data());
+  fill_part(plan_, entries_, ticket.entries.data());
+  fill_part(plan_, entry_weights_, ticket.entry_weight.data());
+  fill_part(plan_, pieces_, work_.pieces.data());
+  fill_part(plan_, long_pieces_, work_.long_pieces.data());
+  fill_part(plan_, chunks_, work_.chunks.data());
+}
+
+// Of the weights in a record that an id of the request borrows.
+size_t DeviceTicket::lent_bytes(const Ticket& ticket, size_t id) const {
+  const auto after = std::upper_bound(ticket.runs.begin(), ticket.runs.end(), id,
+                                      [](size_t i, const Run& run) { return i < run.id_end; });
+  const TileRows& tile = tiles_.rows[after->tile];
+  return size_t{tile.dim} * bytes_of(tile.dtype);
+}
+
+void DeviceTicket::send_lent(const Ticket& ticket, const Stream& step) {
+  if (borrowed_.empty()) return;
+  lent_.open();
+  for (size_t b = 0; b < borrowed_.size(); ++b)
+    memcpy(lent_.host(borrowed_[b]), ticket.borrowed[b].second, borrowed_[b].count);
+  lent_.send(step);
+}
+
+void DeviceTicket::gather(const Ticket& ticket, const uint64_t* addresses, Dtype wire,
+                          const Stream& step) {
+  step.wait(plan_.sent());
+  step.wait(used_);
+  send_lent(ticket, step);
+  to_replies_.clear();
+  const auto replies = to_replies_.add<uint64_t>(ticket.segments.size());
+  to_replies_.open();
+  fill_part(to_replies_, replies, addresses);
+  to_replies_.send(step);
+  const GatherArgs args{plan_.device(reply_pieces_), plan_.device(segments_),
+                        to_replies_.device(replies), plan_.device(rows_at_),
+                        plan_.device(offsets_),      plan_.device(weights_)};
+  step.launch(kernel_of("gather", wire).c_str(), replies_.size(), ROW_THREADS, args);
+  used_.record(step);
+}
+
+GroupRows DeviceTicket::rows_of(const Groups& groups) const {
+  return {plan_.device(groups.at), plan_.device(groups.slots), plan_.device(groups.ids)};
+}
+
+void DeviceTicket::update(const Ticket& ticket, const uint64_t* addresses, Dtype wire,
+                          const std::vector<RunRows>& runs, bool measure, const Stream& step) {
+  step.wait(plan_.sent());
+  step.wait(used_);
+  to_gradients_.clear();
+  const auto gradients = to_gradients_.add<uint64_t>(ticket.segments.size());
+  const auto stepping = to_gradients_.add<RunRows>(runs.size());
+  to_gradients_.open();
+  fill_part(to_gradients_, gradients, addresses);
+  fill_part(to_gradients_, stepping, runs.data());
+  to_gradients_.send(step);
+  const size_t norm_bytes = measure ? work_.groups * sizeof(float) : 0;
+  if (norm_bytes > norms_here_.bytes()) used_.synchronize();
+  norms_.reserve(device_, norm_bytes);
+  norms_here_.reserve(device_, norm_bytes);
+  UpdateArgs args{plan_.device(pieces_),
+                  plan_.device(chunks_),
+                  work_.chunks.size(),
+                  to_gradients_.device(stepping),
+                  tiles_.memory.as<TileRows>(),
+                  to_gradients_.device(gradients),
+                  rows_of(distinct_),
+                  rows_of(grouped_),
+                  plan_.device(first_),
+                  plan_.device(entries_),
+                  plan_.device(entry_weights_),
+                  sums_.as<float>(),
+                  measure ? norms_.as<float>() : nullptr};
+  constexpr size_t WARPS = ROW_THREADS / 32;
+  step.launch(kernel_of("sum", wire).c_str(), (work_.chunks.size() + WARPS - 1) / WARPS,
+              ROW_THREADS, args);
+  step.launch(kernel_of("update", wire).c_str(), work_.pieces.size(), ROW_THREADS, args);
+  args.pieces = plan_.device(long_pieces_);
+  step.launch("update_long", work_.long_pieces.size(), ROW_THREADS, args);
+  if (norm_bytes > 0) step.copy_out(norms_here_.data(), norms_.data(), norm_bytes);
+  used_.record(step);
+}
+
+const float* DeviceTicket::norms() const {
+  used_.synchronize();
+  return reinterpret_cast<const float*>(norms_here_.data());
+}
+
+}  // namespace ff

@@ -1,0 +1,66 @@
+// Arrays that travel to the device together: laid out, filled in pinned memory, sent by one copy.
+// Nothing is allocated once the largest parcel has been seen.
+#pragma once
+
+#include "device.h"
+
+namespace ff {
+
+class Parcel {
+ public:
+  template <class T>
+  struct Part {
+    size_t byte = 0, count = 0;
+  };
+
+  explicit Parcel(const Device& device) : device_(&device), sent_(device) {}
+  Parcel(const Parcel&) = delete;
+  Parcel& operator=(const Parcel&) = delete;
+  ~Parcel() {
+    try {
+      sent_.synchronize();
+    } catch (const DeviceError&) {  // the device has failed, and reads no more
+    }
+  }
+
+  // First what is to travel, then room for it: open() waits until the last parcel has left.
+  void clear() { bytes_ = 0; }
+  template <class T>
+  Part<T> add(size_t count) {
+    const Part<T> part{bytes_, count};
+    bytes_ = (bytes_ + count * sizeof(T) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    return part;
+  }
+  void open() {
+    sent_.synchronize();
+    pinned_.reserve(*device_, bytes_);
+    memory_.reserve(*device_, bytes_);
+  }
+
+  // Where a part is filled, and where it will be. Null for one without elements.
+  template <class T>
+  T* host(Part<T> part) const {
+    return part.count == 0 ? nullptr : reinterpret_cast<T*>(pinned_.data() + part.byte);
+  }
+  template <class T>
+  T* device(Part<T> part) const {
+    return part.count == 0 ? nullptr : memory_.as<T>(part.byte);
+  }
+
+  void send(const Stream& stream) {
+    stream.copy_in(memory_.data(), pinned_.data(), bytes_);
+    sent_.record(stream);
+  }
+  const Event& sent() const { return sent_; }
+
+ private:
+  static constexpr size_t ALIGNMENT = 64;
+
+  const Device* device_;
+  PinnedMemory pinned_;
+  DeviceMemory memory_;
+  Event sent_;
+  size_t bytes_ = 0;
+};
+
+}  // namespace ff

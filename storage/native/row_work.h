@@ -1,0 +1,36 @@
+// The work of gather and update on a device, cut into pieces of about equal bytes, each for a
+// block. Cut when the batch is planned.
+#pragma once
+
+#include <vector>
+
+#include "request.h"
+#include "row_kernels.h"
+
+namespace ff {
+
+// The sum of a group of more entries is cut: its order depends on the number of entries alone.
+constexpr size_t LONG_GROUP = 128;
+
+struct UpdateWork {
+  std::vector<UpdatePiece> pieces, long_pieces;
+  std::vector<ChunkPiece> chunks;
+  size_t sums = 0;    // floats, of chunks
+  size_t groups = 0;  // of all runs
+};
+
+// Groups of a run: the ids of a distinct one.
+struct GroupRange {
+  size_t begin, end;
+};
+inline GroupRange groups_of(const Run& run) {
+  if (run.distinct) return {run.id_begin, run.id_end};
+  return {run.group_begin, run.group_end};
+}
+
+void cut_replies(const Ticket& ticket, const std::vector<TileRows>& tiles, uint32_t processors,
+                 std::vector<GatherPiece>& pieces);
+void cut_updates(const Ticket& ticket, const std::vector<TileRows>& tiles, uint32_t processors,
+                 UpdateWork& work);
+
+}  // namespace ff

@@ -1,0 +1,265 @@
+// Gradients into the pad: per distinct row the sum of its gradient rows, in the order of the plan,
+// then the optimizer, in place. A block works on a piece of a run, a team of lanes on one row, a
+// lane on four of its columns. Entries of long groups are summed before, in chunks.
+#include "row_kernels.h"
+#include "score.h"
+#include "team.h"
+
+namespace ff {
+
+// Sum of `count` gradient rows, in order, in columns d to d + V. `row` says where each begins,
+// `weight` what it counts. TOGETHER of them are asked for at a time.
+template <class T, int V, uint32_t TOGETHER, class Row, class Weight>
+FF_DEVICE void sum_rows(uint32_t count, uint32_t d, Row&& row, Weight&& weight, float (&sum)[V]) {
+#pragma unroll
+  for (int v = 0; v < V; ++v) sum[v] = 0;
+#pragma unroll 1
+  for (uint32_t i = 0; i < count; i += TOGETHER) {
+    Columns<T, V> columns[TOGETHER];
+#pragma unroll
+    for (uint32_t k = 0; k < TOGETHER; ++k)
+      if (k < count - i) columns[k] = Columns<T, V>::load(row(i + k) + d);
+#pragma unroll
+    for (uint32_t k = 0; k < TOGETHER; ++k) {
+      if (k >= count - i) break;
+      const float by = weight(i + k);
+      float x[V];
+      columns[k].widen(x);
+#pragma unroll
+      for (int v = 0; v < V; ++v) sum[v] = fmaf(by, x[v], sum[v]);
+    }
+  }
+}
+
+// Sum of the entries from `begin` on.
+template <class Wire, int V, uint32_t TOGETHER>
+FF_DEVICE void sum_entries(const UpdateArgs& args, uint32_t begin, uint32_t count, uint32_t dim,
+                           uint32_t d, float (&sum)[V]) {
+  const Entry* const entries = args.entries + begin;
+  const float* const weights = args.weights + begin;
+  const auto row = [&](uint32_t i) {
+    const Entry entry = entries[i];
+    return reinterpret_cast<const Wire*>(args.addresses[entry.segment]) + uint64_t{entry.row} * dim;
+  };
+  const auto weight = [&](uint32_t i) { return args.weights == nullptr ? 1.0f : weights[i]; };
+  sum_rows<Wire, V, TOGETHER>(count, d, row, weight, sum);
+}
+
+template <class Wire, int V>
+FF_DEVICE void sum_chunk(const UpdateArgs& args, const ChunkPiece& piece, uint32_t dim) {
+  for (uint32_t d = (threadIdx.x & (WARP - 1)) * V; d < dim; d += WARP * V) {
+    float sum[V];
+    sum_entries<Wire, V, Columns<Wire, V>::TOGETHER>(args, piece.begin, piece.end - piece.begin,
+                                                     dim, d, sum);
+    write(args.sums + piece.sum + d, sum);
+  }
+}
+
+template <class Wire>
+FF_DEVICE void sum_chunks(const UpdateArgs& args) {
+  const uint32_t number = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+  if (number >= args.num_chunks) return;
+  const ChunkPiece piece = args.chunk_pieces[number];
+  const RunRows& run = args.runs[piece.run];
+  const uint32_t dim = args.tiles[run.tile].dim;
+  if (run.aligned)
+    sum_chunk<Wire, 4>(args, piece, dim);
+  else
+    sum_chunk<Wire, 1>(args, piece, dim);
+}
+
+template <int V>
+FF_DEVICE float square_of(const float (&x)[V]) {
+  float sum = 0;
+#pragma unroll
+  for (int v = 0; v < V; ++v) sum = fmaf(x[v], x[v], sum);
+  return sum;
+}
+
+struct Chunks {};  // in place of a wire's type: of long groups, the sums of their chunks
+
+template <class A, class B>
+constexpr bool is_same = false;
+template <class A>
+constexpr bool is_same<A, A> = true;
+
+// What a block works on; in shared memory, so that registers are left for rows.
+struct Work {
+  UpdatePiece piece;
+  RunRows run;
+  TileRows tile;
+};
+
+template <class T>
+FF_DEVICE void copy_words(T& to, const T& from) {
+  static_assert(sizeof(T) % 4 == 0);
+  for (uint32_t i = threadIdx.x; i < sizeof(T) / 4; i += blockDim.x)
+    reinterpret_cast<uint32_t*>(&to)[i] = reinterpret_cast<const uint32_t*>(&from)[i];
+}
+
+// The gradient of a group in columns d to d + V.
+template <class Wire, int V>
+FF_DEVICE void gradient_of(const UpdateArgs& args, const Work& work, uint32_t group, uint32_t d,
+                           float (&gradient)[V]) {
+  constexpr uint32_t TOGETHER = 2;  // most groups are small, and more would cost registers
+  const uint32_t dim = work.tile.dim;
+  if constexpr (is_same<Wire, Chunks>) {
+    const float* const sums = args.sums + work.piece.sums;
+    const auto row = [&](uint32_t i) { return sums + uint64_t{i} * dim; };
+    const auto one = [](uint32_t) { return 1.0f; };
+    sum_rows<float, V, TOGETHER>(work.piece.chunks, d, row, one, gradient);
+  } else if (work.run.distinct) {
+    const Wire* const row = reinterpret_cast<const Wire*>(work.run.start) + uint64_t{group} * dim;
+    load(row + d, gradient);
+  } else {
+    const uint32_t begin = args.first[group];
+    sum_entries<Wire, V, TOGETHER>(args, begin, args.first[group + 1] - begin, dim, d, gradient);
+  }
+}
+
+// The row's part of the step, before its columns'. All lanes of the team come here.
+FF_DEVICE float scale_of(const UpdateArgs& args, const Work& work, const Team& team, uint32_t group,
+                         float square) {
+  if (work.tile.row_states == 0)
+    return work.run.optimizer.with(
+        [](const auto& optimizer) { return optimizer.row(nullptr, 0.0f); });
+  const float mean_square = team.sum(square) / static_cast<float>(work.tile.dim);
+  float scale = 0;
+  if (team.lane() == 0) {
+    const GroupRows& groups = work.run.distinct ? args.distinct : args.grouped;
+    float* const state = work.tile.rows.row_state<1>(groups.at[group], groups.slots[group]);
+    scale = work.run.optimizer.with(
+        [&](const auto& optimizer) { return optimizer.row(state, mean_square); });
+  }
+  return team.first(scale);
+}
+
+template <class T, int V>
+FF_DEVICE void write_rounded(T* weights, const float (&x)[V], uint64_t noise, uint32_t column) {
+  T rounded[V];
+#pragma unroll
+  for (int v = 0; v < V; ++v)
+    rounded[v] = stochastic<T>(x[v], rounding_bits(noise, column, static_cast<uint32_t>(v)));
+  write(weights, rounded);
+}
+
+// Calls f with the weights as an array of their type.
+template <class F>
+FF_DEVICE void with_weights(Dtype dtype, char* weights, F&& f) {
+  if (dtype == Dtype::bf16)
+    f(reinterpret_cast<Bf16*>(weights));
+  else if (dtype == Dtype::fp16)
+    f(reinterpret_cast<Fp16*>(weights));
+  else
+    f(reinterpret_cast<float*>(weights));
+}
+
+// One step of columns d to d + V of a row.
+template <int V>
+FF_DEVICE void step_columns(const UpdateArgs& args, const Work& work, uint32_t group, uint32_t d,
+                            const float (&gradient)[V], float scale) {
+  const TileRows& tile = work.tile;
+  const GroupRows& groups = work.run.distinct ? args.distinct : args.grouped;
+  char* const weights = groups.at[group];
+  float *s0 = nullptr, *s1 = nullptr;
+  float w[V], a[V] = {}, b[V] = {};
+  if (tile.element_states > 0) {
+    s0 = reinterpret_cast<float*>(tile.rows.state(weights, groups.slots[group])) + d;
+    Columns<float, V>::load(s0).widen(a);
+  }
+  if (tile.element_states > 1) {
+    s1 = s0 + tile.dim;
+    Columns<float, V>::load(s1).widen(b);
+  }
+  with_weights(tile.dtype, weights, [&](auto* row) { load(row + d, w); });
+  work.run.optimizer.with([&](const auto& optimizer) {
+#pragma unroll
+    for (int v = 0; v < V; ++v) optimizer.element(w[v], gradient[v], a[v], b[v], scale);
+  });
+  if (tile.element_states > 0) write(s0, a);
+  if (tile.element_states > 1) write(s1, b);
+  const uint64_t noise = tile.dtype == Dtype::fp32 ? 0 : mix(work.run.noise ^ groups.ids[group]);
+  with_weights(tile.dtype, weights,
+               [&](auto* row) { write_rounded(row + d, w, noise, tile.column + d); });
+}
+
+FF_DEVICE void write_norm(const UpdateArgs& args, const Work& work, const Team& team,
+                          uint32_t group, float square) {
+  if (args.norms == nullptr) return;
+  const float norm = sqrtf(team.sum(square));
+  if (team.lane() == 0) args.norms[work.run.norms + group] = GRADIENT_ONE * norm;
+}
+
+// A row that a team holds at once. All its lanes go the same way, with columns or without.
+template <class Wire, int V>
+FF_DEVICE void update_row(const UpdateArgs& args, const Work& work, const Team& team,
+                          uint32_t group) {
+  const uint32_t d = team.lane() * V;
+  const bool here = d < work.tile.dim;
+  float gradient[V] = {};
+  if (here) gradient_of<Wire>(args, work, group, d, gradient);
+  const float square = square_of(gradient);
+  write_norm(args, work, team, group, square);
+  const float scale = scale_of(args, work, team, group, square);
+  if (here) step_columns(args, work, group, d, gradient, scale);
+}
+
+// Any other: the gradient is summed once for its square, where that is needed, and then again.
+template <class Wire, int V>
+FF_DEVICE void update_wide_row(const UpdateArgs& args, const Work& work, const Team& team,
+                               uint32_t group) {
+  const uint32_t begin = team.lane() * V, width = team.lanes() * V;
+  float square = 0, gradient[V];
+  if (work.tile.row_states > 0 || args.norms != nullptr) {
+#pragma unroll 1
+    for (uint32_t d = begin; d < work.tile.dim; d += width) {
+      gradient_of<Wire>(args, work, group, d, gradient);
+      square += square_of(gradient);
+    }
+    write_norm(args, work, team, group, square);
+  }
+  const float scale = scale_of(args, work, team, group, square);
+#pragma unroll 1
+  for (uint32_t d = begin; d < work.tile.dim; d += width) {
+    gradient_of<Wire>(args, work, group, d, gradient);
+    step_columns(args, work, group, d, gradient, scale);
+  }
+}
+
+template <class Wire, int V>
+FF_DEVICE void update_rows(const UpdateArgs& args, const Work& work) {
+  const Team team((work.tile.dim + V - 1) / V);
+  const bool wide = work.tile.dim > team.lanes() * V;
+  for (uint32_t group = work.piece.begin + team.number(); group < work.piece.end;
+       group += team.count())
+    if (wide)
+      update_wide_row<Wire, V>(args, work, team, group);
+    else
+      update_row<Wire, V>(args, work, team, group);
+}
+
+template <class Wire>
+FF_DEVICE void update(const UpdateArgs& args) {
+  __shared__ Work work[1];
+  const UpdatePiece& piece = args.pieces[blockIdx.x];
+  const RunRows& run = args.runs[piece.run];
+  copy_words(work->piece, piece);
+  copy_words(work->run, run);
+  copy_words(work->tile, args.tiles[run.tile]);
+  __syncthreads();
+  if (work->run.aligned)
+    update_rows<Wire, 4>(args, *work);
+  else
+    update_rows<Wire, 1>(args, *work);
+}
+
+FF_KERNEL(sum_fp32, UpdateArgs, FF_ROW_BOUNDS) { sum_chunks<float>(args); }
+FF_KERNEL(sum_bf16, UpdateArgs, FF_ROW_BOUNDS) { sum_chunks<Bf16>(args); }
+FF_KERNEL(sum_fp16, UpdateArgs, FF_ROW_BOUNDS) { sum_chunks<Fp16>(args); }
+
+FF_KERNEL(update_fp32, UpdateArgs, FF_ROW_BOUNDS) { update<float>(args); }
+FF_KERNEL(update_bf16, UpdateArgs, FF_ROW_BOUNDS) { update<Bf16>(args); }
+FF_KERNEL(update_fp16, UpdateArgs, FF_ROW_BOUNDS) { update<Fp16>(args); }
+FF_KERNEL(update_long, UpdateArgs, FF_ROW_BOUNDS) { update<Chunks>(args); }
+
+}  // namespace ff
