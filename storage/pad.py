@@ -44,6 +44,11 @@ class Pad:
             it. Then the pad holds the rows of planned batches and, of the others, those it
             can.
         reclaim: which rows are forgotten, and when; None: none.
+        device: the GPU in whose memory the rows lie; None: they lie in memory of the host. Then
+            `budget_bytes` must be given, and are taken at once; what is kept beside rows is in
+            memory of the host and not counted. Replies and gradients are in the GPU's memory.
+        stream: of that GPU (`CUstream`), on which `gather` and `update` are enqueued; 0: the
+            default one.
         threads: threads of every call.
         huge_pages: ask for 2 MiB pages; `huge_pages` of the pad tells whether the system took note.
     """
@@ -58,6 +63,8 @@ class Pad:
         host: HostTier | None = None,
         file: FileTier | None = None,
         reclaim: ReclaimConfig | None = None,
+        device: _native.Device | None = None,
+        stream: int = 0,
     ) -> None:
         if threads < 1:
             raise ValueError(f"Pad: threads must be at least 1, got {threads}")
@@ -82,7 +89,9 @@ class Pad:
             policy,
             None if host is None else host.native,
             None if file is None else file.native,
+            device,
         )
+        self._stream = stream
         self._reported = Traffic()
 
     def plan(self, request: Request, train: bool) -> Ticket:
@@ -158,9 +167,10 @@ class Pad:
         """Write the reply rows of each segment, C-contiguous in dtype `wire`, to its address.
 
         Sums are formed in fp32 in the order of the bag. `addresses` (S,); those of segments without
-        reply are not used.
+        reply are not used. On a GPU this is enqueued on the pad's stream; `addresses` may be reused
+        at once.
         """
-        self._native.gather(ticket, addresses, dtype_code(wire))
+        self._native.gather(ticket, addresses, dtype_code(wire), self._stream)
 
     def update(
         self, ticket: Ticket, addresses: NDArray[np.uint64], wire: str, lr: float, step: int
@@ -169,11 +179,11 @@ class Pad:
 
         `addresses` (S,) point to one gradient row per reply row, dtype `wire`. A row's gradients
         are summed in fp32 in the order (requester, position); those of a pooled segment times the
-        id's weight. `step` counts from 1.
+        id's weight. `step` counts from 1. On a GPU as `gather`.
         """
         if step < 1:
             raise ValueError(f"Pad.update: step counts from 1, got {step}")
-        self._native.update(ticket, addresses, dtype_code(wire), lr, step)
+        self._native.update(ticket, addresses, dtype_code(wire), lr, step, self._stream)
 
     def release(self, ticket: Ticket) -> None:
         """End the use of a ticket."""

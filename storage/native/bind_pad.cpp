@@ -200,15 +200,15 @@ void bind_pad(nb::module_& m) {
           "__init__",
           [](Pad* pad, std::vector<TileSpec> tiles, Vector<uint64_t> key_base,
              Vector<uint32_t> key_bits, std::optional<size_t> budget, int threads, bool huge_pages,
-             const Policy& policy, HostTier* host, FileTier* file) {
+             const Policy& policy, HostTier* host, FileTier* file, const Device* device) {
             if (file != nullptr) file->charge_to([host](ptrdiff_t bytes) { host->charge(bytes); });
             new (pad)
                 Pad(std::move(tiles), key_ranges(key_base, key_bits),
-                    budget.value_or(Pool::UNLIMITED), threads, huge_pages, policy, host, file);
+                    budget.value_or(Pool::UNLIMITED), threads, huge_pages, policy, host, file, device);
           },
           "tiles"_a, "key_base"_a, "key_bits"_a, "budget"_a.none(), "threads"_a, "huge_pages"_a,
-          "policy"_a, "host"_a.none(), "file"_a.none(), nb::keep_alive<1, 9>(),
-          nb::keep_alive<1, 10>(), nb::keep_alive<10, 9>())
+          "policy"_a, "host"_a.none(), "file"_a.none(), "device"_a.none(), nb::keep_alive<1, 9>(),
+          nb::keep_alive<1, 10>(), nb::keep_alive<1, 11>(), nb::keep_alive<10, 9>())
       .def(
           "plan",
           [](Pad& pad, const Arrays& arrays, bool train) {
@@ -265,20 +265,22 @@ void bind_pad(nb::module_& m) {
            })
       .def(
           "gather",
-          [](Pad& pad, const Ticket& ticket, Vector<uint64_t> addresses, int wire) {
+          [](Pad& pad, const Ticket& ticket, Vector<uint64_t> addresses, int wire,
+             uint64_t stream) {
             nb::gil_scoped_release release;
-            pad.gather(ticket, addresses.data(), addresses.size(), static_cast<Dtype>(wire));
+            pad.gather(ticket, addresses.data(), addresses.size(), static_cast<Dtype>(wire),
+                       stream);
           },
-          "ticket"_a, "addresses"_a.noconvert(), "wire"_a)
+          "ticket"_a, "addresses"_a.noconvert(), "wire"_a, "stream"_a = 0)
       .def(
           "update",
           [](Pad& pad, Ticket& ticket, Vector<uint64_t> addresses, int wire, float lr,
-             uint64_t step) {
+             uint64_t step, uint64_t stream) {
             nb::gil_scoped_release release;
             pad.update(ticket, addresses.data(), addresses.size(), static_cast<Dtype>(wire), lr,
-                       step);
+                       step, stream);
           },
-          "ticket"_a, "addresses"_a.noconvert(), "wire"_a, "lr"_a, "step"_a)
+          "ticket"_a, "addresses"_a.noconvert(), "wire"_a, "lr"_a, "step"_a, "stream"_a = 0)
       .def("release", &Pad::release, "ticket"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("read", &read, "tile"_a, "ids"_a.noconvert())
       .def(

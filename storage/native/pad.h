@@ -14,6 +14,7 @@
 #include <mutex>
 #include <vector>
 
+#include "device_pad.h"
 #include "group.h"
 #include "index.h"
 #include "owners.h"
@@ -33,8 +34,11 @@ class Pad {
   // With a host tier the pad is a window on it and, if there is one, on the file tier; both must
   // have been made for the same specs and keys, outlive the pad, and be left to it alone.
   // `policy` says which ids get rows and which rows may be forgotten.
+  // With a device, which must outlive it, rows lie in the memory of that GPU; the budget is taken
+  // at once.
   Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget, int threads,
-      bool huge_pages, const Policy& policy, HostTier* host = nullptr, Tier* file = nullptr);
+      bool huge_pages, const Policy& policy, HostTier* host = nullptr, Tier* file = nullptr,
+      const Device* device = nullptr);
 
   // Null when there is no room until a ticket is released or rows are written back: then wait for
   // that and try again. BudgetError if the batch is too large for the pad.
@@ -134,6 +138,7 @@ class Pad {
   Fetch::Place place(uint32_t tile, uint32_t slot) const;
 
   int threads_;
+  std::unique_ptr<DeviceSlab> slab_;  // none: rows are in memory of the host
   std::unique_ptr<Pool> pool_;
   std::vector<std::unique_ptr<Shelf>> shelves_;  // of dynamic tiles, by layout
   std::vector<uint32_t> shelf_of_tile_;

@@ -33,12 +33,18 @@ void require(bool holds, const char* what) {
 }  // namespace
 
 Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget, int threads,
-         bool huge_pages, const Policy& policy, HostTier* host, Tier* file)
-    : threads_(threads),
-      pool_(std::make_unique<Pool>(budget, huge_pages,
-                                   host ? "storage.pad_bytes" : "storage.host_bytes")),
-      rows_(std::make_unique<HostRows>(tiles_, threads_)),
-      keys_(std::move(keys)) {
+         bool huge_pages, const Policy& policy, HostTier* host, Tier* file, const Device* device)
+    : threads_(threads), keys_(std::move(keys)) {
+  const std::string setting =
+      host != nullptr || device != nullptr ? "storage.pad_bytes" : "storage.host_bytes";
+  if (device != nullptr) {
+    slab_ = std::make_unique<DeviceSlab>(*device, budget);
+    pool_ = std::make_unique<Pool>(budget, slab_->data(), slab_->meta_shift(), setting);
+    rows_ = std::make_unique<DevicePad>(*device, tiles_, threads_);
+  } else {
+    pool_ = std::make_unique<Pool>(budget, huge_pages, setting);
+    rows_ = std::make_unique<HostRows>(tiles_, threads_);
+  }
   if (host != nullptr)
     tiers_ = std::make_unique<Tiers>(specs, keys_, *pool_, tiles_, *rows_, *host, file, mutex_,
                                      threads_);

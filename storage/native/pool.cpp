@@ -61,6 +61,7 @@ bool Pool::require(size_t bytes, const std::string& owner, bool required) const 
 
 // The smallest block that will do goes, or else the largest. Addresses wait to be taken again.
 bool Pool::shrink_for(size_t bytes) {
+  if (!system_) return true;  // charges do not count
   std::lock_guard<std::mutex> lock(mutex_);
   size_t free = 0;
   for (int order = 0; order < ORDERS; ++order) free += free_[order].size() * size_of(order);
@@ -74,7 +75,7 @@ bool Pool::shrink_for(size_t bytes) {
       for (order = enough; free_[order].empty();) --order;
     char* const block = reinterpret_cast<char*>(*free_[order].begin());
     free_[order].erase(free_[order].begin());
-    madvise(block, size_of(order), MADV_DONTNEED);
+    if (system_) madvise(block, size_of(order), MADV_DONTNEED);
     returned_[order].push_back(block);
     held_ -= size_of(order);
   }
@@ -82,6 +83,7 @@ bool Pool::shrink_for(size_t bytes) {
 }
 
 bool Pool::charge(size_t bytes, const std::string& owner, bool required) {
+  if (!counts_charges()) return true;
   std::lock_guard<std::mutex> lock(mutex_);
   if (!require(bytes, owner, required)) return false;
   held_ += bytes;
@@ -90,6 +92,7 @@ bool Pool::charge(size_t bytes, const std::string& owner, bool required) {
 }
 
 void Pool::refund(size_t bytes) {
+  if (!counts_charges()) return;
   std::lock_guard<std::mutex> lock(mutex_);
   held_ -= bytes;
   in_use_ -= bytes;
@@ -154,7 +157,9 @@ char* Pool::commit(int order) {
 // mapped whole but the system backs only what is touched, and that is what the budget counts.
 char* Pool::untouched(size_t bytes) {
   Range& range = bytes == LARGEST ? chunks_ : parts_;
-  if (range.left < bytes) {
+  if (range.left < bytes && !system_) {
+    range = std::exchange(chunks_, {});  // the last of it, which is less than a chunk
+  } else if (range.left < bytes) {
     const size_t room = std::min(EXTENT, budget_ - held_) / LARGEST * LARGEST;
     map(range, bytes == LARGEST ? room : LARGEST, bytes == LARGEST && huge_pages_);
   }

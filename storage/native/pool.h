@@ -6,6 +6,9 @@
 // What counts against the budget is what has been taken from the system, plus what callers charge
 // for memory of their own (indexes, bitmaps, directories).
 //
+// Blocks may also come from memory that somebody else has taken, all at once, and that nobody here
+// can follow: that of a GPU. Then nothing but blocks counts; what callers charge is in host memory.
+//
 // Thread-safe. Everything is returned to the system by the destructor.
 #pragma once
 
@@ -29,6 +32,15 @@ class Pool {
   // `setting` is the name of the budget in messages.
   Pool(size_t budget, bool huge_pages, std::string setting = "storage.host_bytes")
       : budget_(budget), huge_pages_(huge_pages), setting_(std::move(setting)) {}
+  // Over memory of a GPU, `budget` bytes of it from a 2 MiB boundary on; metadata of rows lies
+  // `meta_shift` behind where it would be there.
+  Pool(size_t budget, char* memory, uint64_t meta_shift, std::string setting)
+      : budget_(budget),
+        huge_pages_(false),
+        setting_(std::move(setting)),
+        meta_shift_(meta_shift),
+        system_(false),
+        chunks_{memory, budget} {}
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -55,6 +67,8 @@ class Pool {
   bool huge_pages() const;  // whether they were asked for and the system took note
   // From where metadata of rows would lie to where it lies (row_view.h).
   uint64_t meta_shift() const { return meta_shift_; }
+  // Whether it counts what is charged.
+  bool counts_charges() const { return system_; }
 
  private:
   static constexpr int ORDERS = 10;  // 4 KiB << 9 = 2 MiB
@@ -79,6 +93,7 @@ class Pool {
   std::string setting_;
   size_t held_ = 0, in_use_ = 0;
   uint64_t meta_shift_ = 0;
+  bool system_ = true;  // memory comes from the system
   std::array<std::unordered_set<uintptr_t>, ORDERS> free_;  // free blocks of each order
   std::array<std::vector<char*>, ORDERS> returned_;         // blocks without memory
   std::vector<std::pair<char*, size_t>> extents_;           // address ranges of ours

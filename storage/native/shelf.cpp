@@ -25,6 +25,7 @@ Shelf::~Shelf() {
 
 double Shelf::set_aside(Pool& pool, const std::vector<RowLayout>& layouts, size_t side_bytes,
                         size_t bytes_per_row, const std::string& owner) {
+  if (!pool.counts_charges()) return 1;
   double most = 0;  // bytes beside a byte of a block
   for (const RowLayout& layout : layouts) {
     const size_t beside = (side_bytes << layout.shift) + bytes_per_row * layout.rows;

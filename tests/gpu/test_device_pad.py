@@ -1,0 +1,58 @@
+"""The tests of the pad once more, with the rows in the memory of a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+
+import pad_model
+import pytest
+import reclaim_pad
+import test_birth
+import test_optimizer
+import test_pad
+import test_pad_machine
+import test_pad_reclaim
+import test_reclaim_tiers
+import test_tiers
+from device_pad import DevicePad
+
+TESTED = (
+    test_pad,
+    test_birth,
+    test_optimizer,
+    test_tiers,
+    test_pad_machine,
+    test_pad_reclaim,
+    test_reclaim_tiers,
+)
+HELPERS = (pad_model, reclaim_pad)
+OF_THE_HOST = {
+    "test_readers_see_their_rows_until_they_are_released": "more rows fit where indexes are not",
+}
+"""Tests of memory that a GPU does not have, and why they are left out."""
+
+
+def adopt(module: ModuleType) -> None:
+    """Collect the tests and fixtures of a module here, too."""
+    for name, value in vars(module).items():
+        if name in OF_THE_HOST or getattr(value, "__module__", None) != module.__name__:
+            continue
+        if name.lower().startswith("test"):
+            globals()[f"{name}__{module.__name__}"] = value
+        elif type(value).__name__ == "FixtureFunctionDefinition":
+            globals()[name] = value
+
+
+for module in TESTED:
+    adopt(module)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def on_device() -> Iterator[None]:
+    """Whatever makes a pad makes one on the device."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (*TESTED, *HELPERS):
+            if hasattr(module, "Pad"):
+                patch.setattr(module, "Pad", DevicePad)
+        yield
