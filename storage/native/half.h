@@ -126,7 +126,7 @@ FF_HD float stochastic<float>(float x, uint32_t) {
 
 // Calls f with a value of the element type that `dtype` names.
 template <class F>
-inline auto with_dtype(Dtype dtype, F&& f) {
+FF_HD auto with_dtype(Dtype dtype, F&& f) {
   switch (dtype) {
     case Dtype::bf16:
       return f(Bf16{});
