@@ -7,14 +7,9 @@
 #include <vector>
 
 #include "route.h"
+#include "step_kernels.h"
 
 namespace ff {
-
-// A strided matrix of bags: outputs of forward, gradients of backward. fp32, bf16 or fp16.
-struct Matrix {
-  uint8_t* data = nullptr;
-  int64_t stride = 0;  // bytes between rows
-};
 
 struct Outputs {
   Dtype dtype = Dtype::fp32;

@@ -1,0 +1,96 @@
+// Gradients of outputs to gradients of reply rows: each the sum of coefficient * grad[bag] over its
+// entries, in their order, as spread.cpp does it, in wire format to every holder of the tile. A row
+// of very many entries is cut: sums over its parts are rows of fp32, and a second launch adds those
+// up. So no row keeps one warp busy for long, and the order is the same every time.
+#include "columns.h"
+#include "kernel.h"
+#include "step_kernels.h"
+
+namespace ff {
+namespace {
+
+constexpr uint32_t ROWS_AT_ONCE = 4;
+
+// The gradients of a job's bags, seen from one column. Bags are asked for in rising order.
+struct Gradients {
+  const SumJob& job;
+  const Matrices& grad;
+  const GradientSource* source;
+  uint32_t column, element;
+
+  FF_DEVICE const uint8_t* row(uint32_t entry) {
+    const uint32_t bag = job.bag != nullptr ? __ldg(job.bag + entry) : entry;
+    while (bag >= source->end) ++source;
+    const Matrix& matrix = grad.at(source->matrix);
+    return matrix.data + matrix.stride * (bag - source->first_bag) +
+           (source->column + column) * element;
+  }
+};
+
+template <class G, int C>
+FF_DEVICE void add_rows(Gradients gradients, uint32_t first, uint32_t last, Sum<C>& sum) {
+  sum.clear();
+  for (uint32_t e = first; e < last; e += ROWS_AT_ONCE) {
+    Elements<G, C> rows[ROWS_AT_ONCE];
+#pragma unroll
+    for (uint32_t i = 0; i < ROWS_AT_ONCE; ++i)
+      if (e + i < last) rows[i] = Elements<G, C>::load(gradients.row(e + i));
+#pragma unroll
+    for (uint32_t i = 0; i < ROWS_AT_ONCE; ++i) {
+      if (e + i >= last) continue;
+      if (gradients.job.coefficient != nullptr)
+        sum.add(rows[i], __ldg(gradients.job.coefficient + e + i));
+      else
+        sum.add(rows[i]);
+    }
+  }
+}
+
+template <int C>
+FF_DEVICE void store_sum(const SumArgs& args, const SumJob& job, uint32_t i, uint32_t column,
+                         const Sum<C>& sum) {
+  const uint64_t place = job.place != nullptr ? job.place[i] : job.first_place + i;
+  if (job.to == nullptr) {
+    sum.template store<float>(args.partial.data + args.partial.stride * place + column * 4);
+    return;
+  }
+  const uint64_t inside = (place * job.width + column) * bytes_of(args.wire);
+  for (uint32_t h = 0; h < job.holders; ++h) sum.store(args.sent + job.to[h] + inside, args.wire);
+}
+
+template <class G, int C>
+FF_DEVICE void sum_rows(const SumArgs& args, const SumJob& job, const Unit& unit) {
+  const uint32_t first_sum = unit.number * job.sums_of_unit;
+  const uint32_t left = job.count - first_sum, vectors = job.width / C;
+  const uint32_t sums = left < job.sums_of_unit ? left : job.sums_of_unit;
+  for (uint32_t n = unit.lane; n < sums * vectors; n += WARP) {
+    const uint32_t i = first_sum + n / vectors, column = n % vectors * C;
+    const uint32_t first = __ldg(job.first + i), last = __ldg(job.last + i);
+    if (last - first > job.longest) continue;
+    Sum<C> sum;
+    add_rows<G>(Gradients{job, args.grad, job.sources, column, sizeof(G)}, first, last, sum);
+    store_sum(args, job, i, column, sum);
+  }
+}
+
+template <class G>
+FF_DEVICE void sum_unit(const SumArgs& args) {
+  Unit unit;
+  if (!unit.find(args.first_unit, args.num_jobs, args.units)) return;
+  const SumJob& job = args.jobs[unit.job];
+  const uint32_t vector = args.grad.aligned ? job.vector : 1;
+  if (sizeof(G) == 2 && vector == 8)
+    sum_rows<G, 16 / static_cast<int>(sizeof(G))>(args, job, unit);
+  else if (vector >= 4)
+    sum_rows<G, 4>(args, job, unit);
+  else
+    sum_rows<G, 1>(args, job, unit);
+}
+
+}  // namespace
+
+FF_KERNEL(spread_fp32, SumArgs, STEP_THREADS) { sum_unit<float>(args); }
+FF_KERNEL(spread_bf16, SumArgs, STEP_THREADS) { sum_unit<Bf16>(args); }
+FF_KERNEL(spread_fp16, SumArgs, STEP_THREADS) { sum_unit<Fp16>(args); }
+
+}  // namespace ff
