@@ -7,7 +7,9 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include "bind.h"
 #include "numpy.h"
+#include "outputs.h"
 #include "route.h"
 #include "step.h"
 
@@ -70,31 +72,6 @@ Plan plan_of(int32_t rank, int32_t size, int32_t threads, uint8_t wire,
     plan.tiles.push_back({table, bucket, start, stop, ranks});
   plan.connect();
   return plan;
-}
-
-// Checks the arrays of forward or backward against the batch.
-template <class AnyArray>
-Outputs outputs_of(const Router& router, const Route& route, const AnyArray& pooled,
-                   const std::vector<AnyArray>& sequences) {
-  const Plan& plan = router.plan();
-  Outputs out;
-  out.dtype = dtype_of(pooled, "pooled");
-  out.pooled = matrix_of(pooled, out.dtype, static_cast<size_t>(route.batch), plan.output_dim,
-                         "pooled (batch, output_dim)");
-  if (sequences.size() != plan.num_sequences)
-    throw nb::value_error(("expected " + std::to_string(plan.num_sequences) +
-                           " sequences, one per feature with pooling 'none'; got " +
-                           std::to_string(sequences.size()))
-                              .c_str());
-  out.sequences.resize(plan.num_sequences);
-  for (const Feature& feature : plan.features) {
-    if (feature.pooling != Pooling::none) continue;
-    const Slice& slice = route.tables[feature.table].slices[feature.in_table];
-    out.sequences[feature.column] =
-        matrix_of(sequences[feature.column], out.dtype, slice.bags, plan.tables[feature.table].dim,
-                  "sequence of feature '" + feature.name + "' (ids, dim)");
-  }
-  return out;
 }
 
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig>;
@@ -179,11 +156,13 @@ void bind_route(nb::module_& m) {
 
 using Bytes = nb::ndarray<nb::ro, uint8_t, nb::ndim<1>, nb::c_contig>;
 
-Numpy<uint64_t> addresses(const Router& router, Self route, const Bytes& sent, const Bytes& got,
+// sent, got: addresses of the buffers, in whatever memory.
+Numpy<uint64_t> addresses(const Router& router, Self route, uint64_t sent, uint64_t got,
                           decltype(&reply_addresses) fill) {
   auto array = std::make_shared<Array<uint64_t>>();
   array->resize(router.plan().segments());
-  fill(router.plan(), *route, sent.data(), got.data(), array->data());
+  fill(router.plan(), *route, reinterpret_cast<const uint8_t*>(sent),
+       reinterpret_cast<const uint8_t*>(got), array->data());
   return view(*array, array);
 }
 
@@ -213,11 +192,11 @@ void bind_router(nb::module_& m) {
       .def("accept", &Router::accept, "route"_a)
       .def("unpack", &Router::unpack, "route"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("reply_addresses",
-           [](const Router& router, Self route, const Bytes& sent, const Bytes& got) {
+           [](const Router& router, Self route, uint64_t sent, uint64_t got) {
              return addresses(router, route, sent, got, &reply_addresses);
            })
       .def("gradient_addresses",
-           [](const Router& router, Self route, const Bytes& sent, const Bytes& got) {
+           [](const Router& router, Self route, uint64_t sent, uint64_t got) {
              return addresses(router, route, sent, got, &gradient_addresses);
            })
       .def(
@@ -255,4 +234,6 @@ NB_MODULE(_native, m) {
   bind_route(m);
   bind_router(m);
   bind_device(m);
+  bind_device_memory(m);
+  bind_device_step(m);
 }

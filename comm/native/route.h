@@ -65,6 +65,8 @@ struct Traffic {
   int64_t torchrec_id_bytes = 0, torchrec_reply_bytes = 0, torchrec_gradient_bytes = 0;
 };
 
+class DeviceRoute;
+
 struct Route {
   int64_t batch = 0, global_batch = 0;
   bool live = false;      // this rank has data: this batch, though it may be empty, and maybe more
@@ -84,6 +86,9 @@ struct Route {
   Array<int32_t> lengths;
   std::array<Array<float>, std::size(kIdValues)> values;  // per id; empty where no segment has any
   Traffic traffic;
+
+  std::shared_ptr<DeviceRoute>
+      on_device;  // where the step runs on a GPU: what it needs of all this
 };
 
 // Working memory of one thread while it builds tables, one after the other.
