@@ -22,8 +22,8 @@ BLOCK = 64
 class Blocks:
     """One side of an all-to-all: what goes to, or comes from, each rank."""
 
-    memory: NDArray[np.uint8]
-    """(bytes,) at least 64 * (starts + counts)[-1]."""
+    memory: Any
+    """(bytes,) at least 64 * (starts + counts)[-1]: uint8 of NumPy's, or DeviceBytes."""
     counts: NDArray[np.int64]
     """(size,) blocks per rank; 0 for the rank itself, whose part never travels."""
     starts: NDArray[np.int64]
@@ -41,7 +41,7 @@ class Reduction(Protocol):
 
 
 class Backend(Protocol):
-    """A world of ranks that exchange blocks. MPI today; NCCL fits the same shape."""
+    """A world of ranks that exchange blocks: over MPI, NCCL, or MPI on behalf of a GPU."""
 
     @property
     def rank(self) -> int:
@@ -62,13 +62,20 @@ class Backend(Protocol):
         """
 
     def step(self, sent: Blocks, got: Blocks) -> None:
-        """Exchange blocks on the step channel. Collective over the world. Raises CommError."""
+        """Exchange blocks on the step channel. Collective over the world. Raises CommError.
 
-    def start_allreduce(self, array: NDArray[Any]) -> Reduction:
+        With memory of a GPU it is enqueued: behind what the step's stream has to do by now, and
+        before what it is given later.
+        """
+
+    def start_allreduce(self, array: Any) -> Reduction:
         """Start summing a contiguous float32 array over the dense ranks, in place.
 
+        A NumPy array, or one of a GPU (DeviceArray): then the sum is part of the step's stream once
+        `wait` has returned, and what is enqueued there before this call has written the array.
+
         Collective over the dense ranks, in the same order everywhere. The order of the sum depends
-        on nothing but the number of ranks, and all ranks get the same bits. Raises CommError.
+        on nothing but the ranks, and all of them get the same bits. Raises CommError.
         """
 
     def progress(self) -> None:

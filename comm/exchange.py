@@ -14,14 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fourfold.comm._native import Buffer, Route, Router
+from fourfold.comm._native import Route, Router
 from fourfold.comm.agreement import POOLINGS, WIRES, agree, check
 from fourfold.comm.backend import Backend, Blocks
 from fourfold.comm.errors import CommError
+from fourfold.comm.memory import HostMemory, Memory
 from fourfold.comm.placement import Placement
 from fourfold.comm.route import Feature, Reply, Request, Traffic, Wire
 
@@ -50,6 +52,10 @@ class Exchange:
     be below 2**id_bits. hash_ids: any 64-bit id is taken and hashed, to [0, rows) or
     [0, 2**id_bits). credits: whether holders are told what the appearances of an id count for.
     wire: element type of rows and gradients between ranks; sums are always made in fp32.
+    memory: where rows and gradients lie, the host's if None; ranks may differ in it. All arrays and
+    addresses of a step are of that memory: NumPy's of the host's, those that
+    `device.as_device_array` takes of a GPU's. On a GPU a step is enqueued on the stream of
+    `memory`, and so must be what writes reply rows and reads gradient rows.
     output_dim: columns of the pooled output, features with pooling "sum" and "mean" side by side.
     Collective over the world. Raises ValueError or PlacementError for arguments that do not fit,
     CommError if the ranks were given different ones.
@@ -67,6 +73,7 @@ class Exchange:
         hash_ids: Sequence[bool] | None = None,
         credits: Sequence[bool] | None = None,
         threads: int = 1,
+        memory: Memory | None = None,
     ) -> None:
         tables = len(placement.shapes)
         id_bits = (52,) * tables if id_bits is None else tuple(id_bits)
@@ -102,8 +109,9 @@ class Exchange:
         self._segment_tile = self._router.segment_tile
         self._segment_pooled = self._router.segment_pooled.view(np.bool_)
         self._segment_replies = self._router.segment_replies.view(np.bool_)
-        self._reply_sent, self._reply_got = Buffer(), Buffer()
-        self._gradient_sent, self._gradient_got = Buffer(), Buffer()
+        self._step = (memory or HostMemory()).step(self._router)
+        self._reply_sent, self._reply_got = self._step.buffer(), self._step.buffer()
+        self._gradient_sent, self._gradient_got = self._step.buffer(), self._step.buffer()
         plan = (placement, tuple(features), tuple(replies), wire, id_bits, hash_ids, credits)
         agree(backend, repr(plan))
 
@@ -157,6 +165,7 @@ class Exchange:
                 Blocks(route.message_got, *route.messages_got[:2]),
             )
         self._router.unpack(route)
+        self._step.upload(route)
         return Routed(
             route.batch,
             route.global_batch,
@@ -175,13 +184,14 @@ class Exchange:
         route = routed.route
         sent = self._reply_sent.reserve(route.reply_sent[2])
         got = self._reply_got.reserve(route.reply_got[2])
-        return self._router.reply_addresses(route, sent, got)
+        address = self._step.address
+        return self._router.reply_addresses(route, address(sent), address(got))
 
     def forward(
         self,
         routed: Routed,
-        out: NDArray[np.generic],
-        sequences: Sequence[NDArray[np.generic]] = (),
+        out: Any,
+        sequences: Sequence[Any] = (),
     ) -> None:
         """Bring the rows written since `reply(routed)` to their requesters and pool them.
 
@@ -196,13 +206,13 @@ class Exchange:
             self._backend.step(
                 Blocks(sent, *route.reply_sent[:2]), Blocks(got, *route.reply_got[:2])
             )
-        self._router.pool(route, got, out, list(sequences))
+        self._step.pool(route, got, out, list(sequences))
 
     def backward(
         self,
         routed: Routed,
-        grad: NDArray[np.generic],
-        grad_sequences: Sequence[NDArray[np.generic]] = (),
+        grad: Any,
+        grad_sequences: Sequence[Any] = (),
     ) -> NDArray[np.uint64]:
         """Bring the gradients of reply rows to every holder of their tile.
 
@@ -213,12 +223,13 @@ class Exchange:
         route = routed.route
         sent = self._gradient_sent.reserve(route.gradient_sent[2])
         got = self._gradient_got.reserve(route.gradient_got[2])
-        self._router.spread(route, grad, list(grad_sequences), sent)
+        self._step.spread(route, grad, list(grad_sequences), sent)
         if self._backend.size > 1:
             self._backend.step(
                 Blocks(sent, *route.gradient_sent[:2]), Blocks(got, *route.gradient_got[:2])
             )
-        return self._router.gradient_addresses(route, sent, got)
+        address = self._step.address
+        return self._router.gradient_addresses(route, address(sent), address(got))
 
     def _request(self, route: Route) -> Request:
         weights, credits = route.weights, route.credits
