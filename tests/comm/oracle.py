@@ -155,10 +155,33 @@ def from_wire(x: Array, wire: str) -> Array:
     return (x.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
 
 
+class HostSide:
+    """Where the arrays of a rank's steps are: here, plain NumPy over the host's memory."""
+
+    def place(self, array: Array) -> Any:
+        return array
+
+    def columns(self, placed: Any, stop: int) -> Any:
+        return placed[:, :stop]
+
+    def fetch(self, placed: Any) -> Array:
+        return placed
+
+    def write(self, address: int, rows: Array, wire: str) -> None:
+        at(address, *rows.shape, wire)[:] = rows
+
+    def read(self, address: int, count: int, width: int, wire: str) -> Array:
+        return at(address, count, width, wire)
+
+
+HOST = HostSide()
+
+
 class Holder:
     """A rank's tiles, served from raw requests: rows out, gradients added up in float64."""
 
-    def __init__(self, placement: Placement, rank: int, wire: str) -> None:
+    def __init__(self, placement: Placement, rank: int, wire: str, side: HostSide = HOST) -> None:
+        self.side = side
         self.tiles = placement.held_by(rank)
         self.size = placement.world_size
         self.wire = wire
@@ -219,15 +242,14 @@ class Holder:
                 )
                 for ks, ws in zip(keys, weights, strict=True)
             ]
-            at(int(addresses[s]), len(rows), tile.dim, self.wire)[:] = to_wire(
-                np.array(rows), self.wire
-            )
+            self.side.write(int(addresses[s]), to_wire(np.array(rows), self.wire), self.wire)
 
     def update(self, routed: Routed, addresses: Any) -> None:
         for s, tile, keys, weights in self.segments(routed):
             if not keys:
                 continue
-            got = from_wire(at(int(addresses[s]), len(keys), tile.dim, self.wire), self.wire)
+            read = self.side.read(int(addresses[s]), len(keys), tile.dim, self.wire)
+            got = from_wire(read, self.wire)
             for grad, ks, ws in zip(got, keys, weights, strict=True):
                 for k, w in zip(ks, ws, strict=True):
                     slot = (tile.table, tile.start, k)
@@ -321,19 +343,22 @@ def run_step(
     dtype: Any = np.float32,
 ) -> tuple[Any, list[Any], Any, list[Any]]:
     """Forward and backward with random eighths as gradients."""
+    side = holder.side
     holder.gather(routed, exchange.reply(routed))
     counts = np.diff(batch.offsets[:: max(batch.size, 1)]) if batch.size else [0] * len(features)
-    out = np.full((batch.size, exchange.output_dim + 3), 77, dtype)  # rows of a wider matrix
+    wide = side.place(np.full((batch.size, exchange.output_dim + 3), 77, dtype))
     sequences = [
-        np.full((int(n), SHAPES[f.table].dim), 77, dtype)
+        side.place(np.full((int(n), SHAPES[f.table].dim), 77, dtype))
         for f, n in zip(features, counts, strict=True)
         if f.pooling == "none"
     ]
-    exchange.forward(routed, out[:, : exchange.output_dim], sequences)
+    exchange.forward(routed, side.columns(wide, exchange.output_dim), sequences)
+    out, outs = side.fetch(wide), [side.fetch(s) for s in sequences]
     assert (out[:, exchange.output_dim :] == 77).all()
     rng = np.random.default_rng(seed)
     wire = "bf16" if dtype == np.uint16 else "fp16" if dtype == np.float16 else "fp32"
     grad = to_wire(rng.integers(-8, 9, (batch.size, exchange.output_dim)) / 8, wire)
-    grad_sequences = [to_wire(rng.integers(-8, 9, s.shape) / 8, wire) for s in sequences]
-    holder.update(routed, exchange.backward(routed, grad, grad_sequences))
-    return out[:, : exchange.output_dim], sequences, grad, grad_sequences
+    grads = [to_wire(rng.integers(-8, 9, s.shape) / 8, wire) for s in outs]
+    placed = [side.place(g) for g in (grad, *grads)]
+    holder.update(routed, exchange.backward(routed, placed[0], placed[1:]))
+    return out[:, : exchange.output_dim], outs, grad, grads
