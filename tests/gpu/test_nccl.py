@@ -1,0 +1,298 @@
+"""The NCCL backend: what travels and when, whom it refuses, and how it ends when a rank is stuck.
+
+NCCL itself runs where there are GPUs. Elsewhere its calls go to nccl_stand_in.py.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from typing import Any
+
+import gpu
+import nccl_stand_in
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from fourfold.comm import _native
+from fourfold.comm.backend import BLOCK, Blocks
+from fourfold.comm.device import DeviceArray, DeviceBytes
+from fourfold.comm.errors import CommError
+from fourfold.comm.mpi import MpiBackend
+from fourfold.comm.nccl import NcclBackend, schedule
+from fourfold.comm.nccl_channels import check_gpus
+from fourfold.comm.staged import runs
+
+WORLD = MPI.COMM_WORLD
+
+
+def sides_of(counts: np.ndarray, rank: int, gap: int = 0) -> tuple[Blocks, Blocks]:
+    """Sent and got blocks of one rank. counts (from, to); gap: blocks for the rank's own part."""
+    sides = []
+    for row in (counts[rank], counts[:, rank]):
+        room = row + np.where(np.arange(row.size) == rank, gap, 0)
+        starts = np.concatenate([[0], np.cumsum(room)[:-1]]).astype(np.int64)
+        sides.append(
+            Blocks(np.zeros(int(room.sum()) * BLOCK, np.uint8), row.astype(np.int64), starts)
+        )
+    return sides[0], sides[1]
+
+
+def counts_of(size: int, seed: int) -> np.ndarray:
+    """Blocks from rank to rank, many of them none."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 5, (size, size)) * rng.integers(0, 2, (size, size))
+    np.fill_diagonal(counts, 0)
+    return counts
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("seed", range(5))
+def test_every_message_is_sent_and_received(size: int, seed: int) -> None:
+    """Messages of a pair match in order and size, whatever is empty; the bytes arrive in place."""
+    counts = counts_of(size, seed)
+    sides = [sides_of(counts, rank, gap=2) for rank in range(size)]
+    for rank, (sent, got) in enumerate(sides):
+        sent.memory[:] = np.random.default_rng(rank).integers(0, 256, sent.memory.size)
+        got.memory[:] = 255
+    wires: dict[tuple[int, int], deque[np.ndarray]] = {}
+    plans = [list(schedule(rank, *side)) for rank, side in enumerate(sides)]
+    for rank, plan in enumerate(plans):
+        for m in plan:
+            if m.kind == "send":
+                part = sides[rank][0].memory[m.first : m.first + m.num_bytes]
+                wires.setdefault((rank, m.peer), deque()).append(part)
+    for rank, plan in enumerate(plans):
+        for m in plan:
+            if m.kind == "recv":
+                part = sides[rank][1].memory[m.first : m.first + m.num_bytes]
+                part[:] = wires[m.peer, rank].popleft()
+    assert not any(wires.values())
+    for rank, (_, got) in enumerate(sides):
+        for peer in range(size):
+            sent, start = sides[peer][0], sides[peer][0].starts[rank] * BLOCK
+            part = sent.memory[start : start + counts[peer, rank] * BLOCK]
+            at = got.starts[peer] * BLOCK
+            np.testing.assert_array_equal(got.memory[at : at + part.size], part)
+    for plan in plans:
+        assert all(m.num_bytes > 0 for m in plan)
+
+
+def test_no_rank_is_everybodys_first() -> None:
+    counts = np.ones((5, 5), np.int64) - np.eye(5, dtype=np.int64)
+    plans = [list(schedule(rank, *sides_of(counts, rank))) for rank in range(5)]
+    for d in range(4):
+        assert sorted(plan[2 * d].peer for plan in plans) == list(range(5))
+
+
+def test_neighbours_are_copied_together() -> None:
+    starts = np.array([0, 2, 5, 5, 9], np.int64)
+    counts = np.array([2, 3, 0, 3, 1], np.int64)  # a gap of one block before the last
+    found = list(runs(Blocks(None, counts, starts)))
+    assert found == [(0, 8 * BLOCK), (9 * BLOCK, 10 * BLOCK)]
+    nothing = np.zeros(3, np.int64)
+    assert list(runs(Blocks(None, nothing, nothing))) == []
+
+
+@pytest.mark.parametrize(
+    ("gpus", "version", "environ", "fine"),
+    [
+        (["a 1", "a 2", "b 1"], 22707, {}, True),
+        (["a 1", "a 2", "a 1"], 22707, {"NCCL_MULTI_RANK_GPU_ENABLE": "1"}, False),
+        (["a 1", "a 2", "a 1"], 23000, {}, False),
+        (["a 1", "a 2", "a 1"], 23000, {"NCCL_MULTI_RANK_GPU_ENABLE": "1"}, True),
+    ],
+)
+def test_shared_gpus(gpus: list[str], version: int, environ: dict[str, str], fine: bool) -> None:
+    if fine:
+        check_gpus(gpus, version, environ)
+        return
+    with pytest.raises(
+        CommError, match=r"ranks 0, 2 share one GPU \(a 1\).*NCCL 2\.\d+\.\d+ wants"
+    ):
+        check_gpus(gpus, version, environ)
+
+
+@pytest.fixture
+def raised(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Exceptions that leave threads."""
+    found: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: found.append(args.exc_value))
+    return found
+
+
+@pytest.fixture
+def nccl(monkeypatch: pytest.MonkeyPatch) -> nccl_stand_in.Nccl:
+    nccl = nccl_stand_in.Nccl()
+    for name, module in nccl_stand_in.modules(nccl).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return nccl
+
+
+@pytest.fixture
+def device() -> Any:
+    return gpu.open_device("stand-in", _native)
+
+
+def backend_of(device: Any, **options: Any) -> NcclBackend:
+    return NcclBackend(MpiBackend(WORLD), WORLD, device, _native.Stream(device), **options)
+
+
+def on_device(blocks: Blocks, array: gpu.DeviceArray) -> Blocks:
+    return Blocks(DeviceBytes(array.address, array.nbytes), blocks.counts, blocks.starts)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("seed", range(3))
+def test_step(nccl: nccl_stand_in.Nccl, device: Any, seed: int) -> None:
+    """The same bytes as over MPI, and only after what was enqueued before."""
+    sent, got = sides_of(counts_of(WORLD.size, seed), WORLD.rank, gap=1)
+    sent.memory[:] = np.random.default_rng(WORLD.rank).integers(0, 256, sent.memory.size)
+    stream = _native.Stream(device)
+    there = gpu.empty(sent.memory.size, np.uint8), gpu.empty(got.memory.size, np.uint8)
+    with (
+        NcclBackend(MpiBackend(WORLD), WORLD, device, stream) as backend,
+        gpu.shaken(seed, delay_us=2000),
+    ):
+        if got.memory.size:
+            there[1].write(got.memory)
+        if sent.memory.size:
+            stream.copy_in(there[0].address, sent.memory)
+        backend.step(on_device(sent, there[0]), on_device(got, there[1]))
+        found = there[1].numpy()
+    with MpiBackend(WORLD) as mpi:
+        mpi.step(sent, got)
+    np.testing.assert_array_equal(found, got.memory)
+    assert [channel.state for channel in nccl.channels] == ["destroyed"] * 2
+
+
+@pytest.mark.mpi
+def test_allreduce_over_the_dense_ranks(nccl: nccl_stand_in.Nccl, device: Any) -> None:
+    dense = range(max(1, WORLD.size - 1))
+    with backend_of(device, dense_ranks=dense) as backend:
+        array = gpu.to_device(np.full(1000, WORLD.rank + 1, np.float32))
+        given = DeviceArray(array.address, (10, 100))
+        if WORLD.rank not in dense:
+            with pytest.raises(ValueError, match=f"rank {WORLD.rank} is not one of the dense"):
+                backend.start_allreduce(given)
+            return
+        reduction = backend.start_allreduce(given)
+        reduction.wait()
+        assert (array.numpy() == sum(rank + 1 for rank in dense)).all()
+        assert reduction.test()
+        with pytest.raises(ValueError, match="expected a contiguous float32 array"):
+            backend.start_allreduce(DeviceArray(array.address, (10, 50), (400, 4)))
+
+
+@pytest.mark.mpi
+def test_two_ranks_on_one_gpu(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if WORLD.size == 1:
+        pytest.skip("one rank shares with nobody")
+    modules = nccl_stand_in.modules(nccl_stand_in.Nccl(), bus="0000:01:00.0")
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    with pytest.raises(CommError, match=r"ranks 0, 1.* share one GPU \(.* 0000:01:00.0\)"):
+        backend_of(device)
+
+
+@pytest.mark.mpi
+def test_nccl_missing_on_one_rank(
+    nccl: nccl_stand_in.Nccl, device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All ranks say which one lacks what."""
+    missing = WORLD.size - 1
+    if WORLD.rank == missing:
+        monkeypatch.setattr(nccl, "available", False)
+    with pytest.raises(CommError, match=rf"rank {missing}: CuPy finds no NCCL: pip install"):
+        backend_of(device)
+    if WORLD.rank == missing:
+        monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", None)
+        monkeypatch.setitem(sys.modules, "cupy.cuda", None)
+        monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(CommError, match=rf"rank {missing}: NCCL is reached through CuPy, which"):
+        backend_of(device)
+
+
+@pytest.mark.mpi
+def test_a_rank_that_never_comes(nccl: nccl_stand_in.Nccl, device: Any, raised: list[Any]) -> None:
+    """The channels are aborted while the host waits in NCCL; then every call says why."""
+    stream = _native.Stream(device)
+    backend = NcclBackend(MpiBackend(WORLD), WORLD, device, stream, patience=0.2)
+    aborted = threading.Event()
+    for channel in nccl.channels:
+        channel.abort = aborted.set  # type: ignore[method-assign]
+
+    def wait_for_a_dead_rank() -> None:
+        nccl.group = None
+        assert aborted.wait(30)
+        raise nccl_stand_in.NcclError("NCCL_ERROR_INTERNAL_ERROR: internal error")
+
+    nccl.groupEnd = wait_for_a_dead_rank  # type: ignore[method-assign]
+    array = gpu.to_device(np.zeros(16, np.float32))
+    started = time.monotonic()
+    with pytest.raises(CommError, match=r"all-reduce of 64 bytes has not ended within 0\.2 s"):
+        backend.start_allreduce(DeviceArray(array.address, (16,)))
+    assert time.monotonic() - started < 20
+    assert [type(error) for error in raised] == [CommError]
+
+
+@pytest.mark.mpi
+def test_an_error_without_the_watchdog(nccl: nccl_stand_in.Nccl, device: Any) -> None:
+    with backend_of(device) as backend:
+        state, nccl.channels[-1].state = nccl.channels[-1].state, "broken"
+        array = gpu.to_device(np.zeros(16, np.float32))
+        with pytest.raises(
+            CommError, match=rf"rank {WORLD.rank}: all-reduce of 64 bytes failed: NC"
+        ):
+            backend.start_allreduce(DeviceArray(array.address, (16,)))
+        nccl.channels[-1].state = state
+
+
+@pytest.fixture
+def real() -> Any:
+    """A GPU of this rank's own."""
+    if "cuda" not in gpu.devices():
+        pytest.skip("no GPU, or no CuPy")
+    from cupy.cuda import nccl
+
+    if not nccl.available:
+        pytest.skip("CuPy finds no NCCL")
+    import torch
+
+    if torch.cuda.device_count() < WORLD.size:
+        pytest.skip("fewer GPUs than ranks")
+    return gpu.open_device("cuda", _native, WORLD.rank)
+
+
+@pytest.mark.mpi
+def test_real_step_and_allreduce(real: Any) -> None:
+    """NCCL itself: what the tests above say of the stand-in."""
+    import torch
+
+    torch.cuda.set_device(WORLD.rank)
+    sent, got = sides_of(
+        counts_of(WORLD.size, 1) + 1 - np.eye(WORLD.size, dtype=np.int64), WORLD.rank
+    )
+    sent.memory[:] = np.random.default_rng(WORLD.rank).integers(0, 256, sent.memory.size)
+    there = (
+        torch.from_numpy(sent.memory).cuda(),
+        torch.zeros(got.memory.size + 1, dtype=torch.uint8).cuda(),
+    )
+    values = torch.full((1000,), float(WORLD.rank + 1)).cuda()
+    torch.cuda.synchronize()
+    stream = _native.Stream(real, torch.cuda.current_stream().cuda_stream)
+    with NcclBackend(MpiBackend(WORLD), WORLD, real, stream) as backend:
+        memories = [DeviceBytes(t.data_ptr(), t.numel()) for t in there]
+        backend.step(
+            Blocks(memories[0], sent.counts, sent.starts),
+            Blocks(memories[1], got.counts, got.starts),
+        )
+        backend.start_allreduce(DeviceArray(values.data_ptr(), (1000,))).wait()
+        torch.cuda.synchronize()
+    with MpiBackend(WORLD) as mpi:
+        mpi.step(sent, got)
+    np.testing.assert_array_equal(there[1].cpu().numpy()[:-1], got.memory)
+    assert (values.cpu() == sum(range(1, WORLD.size + 1))).all()
