@@ -202,9 +202,9 @@ void bind_pad(nb::module_& m) {
              Vector<uint32_t> key_bits, std::optional<size_t> budget, int threads, bool huge_pages,
              const Policy& policy, HostTier* host, FileTier* file, const Device* device) {
             if (file != nullptr) file->charge_to([host](ptrdiff_t bytes) { host->charge(bytes); });
-            new (pad)
-                Pad(std::move(tiles), key_ranges(key_base, key_bits),
-                    budget.value_or(Pool::UNLIMITED), threads, huge_pages, policy, host, file, device);
+            new (pad) Pad(std::move(tiles), key_ranges(key_base, key_bits),
+                          budget.value_or(Pool::UNLIMITED), threads, huge_pages, policy, host, file,
+                          device);
           },
           "tiles"_a, "key_base"_a, "key_bits"_a, "budget"_a.none(), "threads"_a, "huge_pages"_a,
           "policy"_a, "host"_a.none(), "file"_a.none(), "device"_a.none(), nb::keep_alive<1, 9>(),

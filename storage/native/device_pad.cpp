@@ -20,9 +20,8 @@ DeviceSlab::DeviceSlab(const Device& device, size_t bytes) {
     }
   } catch (const DeviceError& error) {
     throw BudgetError("storage.pad_bytes is " + bytes_text(bytes) + ", and GPU " +
-                      std::to_string(device.ordinal()) +
-                      " does not give that much: " + error.what() +
-                      "; lower it, or end what else uses that GPU");
+                      std::to_string(device.ordinal()) + " does not give that much: " +
+                      error.what() + "; lower it, or end what else uses that GPU");
   }
   data_ = memory_.data() + (Pool::LARGEST - misaligned()) % Pool::LARGEST;
   metadata_.grow(bytes);

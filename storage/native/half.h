@@ -124,6 +124,7 @@ FF_HD float stochastic<float>(float x, uint32_t) {
   return x;
 }
 
+#ifndef __CUDACC_RTC__
 // Calls f with a value of the element type that `dtype` names.
 template <class F>
 FF_HD auto with_dtype(Dtype dtype, F&& f) {
@@ -136,5 +137,6 @@ FF_HD auto with_dtype(Dtype dtype, F&& f) {
       return f(float{});
   }
 }
+#endif
 
 }  // namespace ff

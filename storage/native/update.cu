@@ -97,11 +97,11 @@ FF_DEVICE void copy_words(T& to, const T& from) {
     reinterpret_cast<uint32_t*>(&to)[i] = reinterpret_cast<const uint32_t*>(&from)[i];
 }
 
-// The gradient of a group in columns d to d + V.
-template <class Wire, int V>
+// The gradient of a group in columns d to d + V. TOGETHER: most groups are small, and more rows at
+// a time would cost registers.
+template <class Wire, uint32_t TOGETHER, int V>
 FF_DEVICE void gradient_of(const UpdateArgs& args, const Work& work, uint32_t group, uint32_t d,
                            float (&gradient)[V]) {
-  constexpr uint32_t TOGETHER = 2;  // most groups are small, and more would cost registers
   const uint32_t dim = work.tile.dim;
   if constexpr (is_same<Wire, Chunks>) {
     const float* const sums = args.sums + work.piece.sums;
@@ -197,7 +197,7 @@ FF_DEVICE void update_row(const UpdateArgs& args, const Work& work, const Team& 
   const uint32_t d = team.lane() * V;
   const bool here = d < work.tile.dim;
   float gradient[V] = {};
-  if (here) gradient_of<Wire>(args, work, group, d, gradient);
+  if (here) gradient_of<Wire, 2>(args, work, group, d, gradient);
   const float square = square_of(gradient);
   write_norm(args, work, team, group, square);
   const float scale = scale_of(args, work, team, group, square);
@@ -213,7 +213,7 @@ FF_DEVICE void update_wide_row(const UpdateArgs& args, const Work& work, const T
   if (work.tile.row_states > 0 || args.norms != nullptr) {
 #pragma unroll 1
     for (uint32_t d = begin; d < work.tile.dim; d += width) {
-      gradient_of<Wire>(args, work, group, d, gradient);
+      gradient_of<Wire, 1>(args, work, group, d, gradient);
       square += square_of(gradient);
     }
     write_norm(args, work, team, group, square);
@@ -221,7 +221,7 @@ FF_DEVICE void update_wide_row(const UpdateArgs& args, const Work& work, const T
   const float scale = scale_of(args, work, team, group, square);
 #pragma unroll 1
   for (uint32_t d = begin; d < work.tile.dim; d += width) {
-    gradient_of<Wire>(args, work, group, d, gradient);
+    gradient_of<Wire, 1>(args, work, group, d, gradient);
     step_columns(args, work, group, d, gradient, scale);
   }
 }
