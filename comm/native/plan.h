@@ -35,22 +35,8 @@ struct Table {
 
   uint64_t id_from(int64_t raw) const {
     const uint64_t id = static_cast<uint64_t>(raw);
-    return hashed ? multiply_high(mix(id), limit) : id;
+    return hashed ? hashed_id(id, limit) : id;
   }
-
-  // From the caller's id to bucket and position, for loops: no table in sight.
-  struct Placer {
-    Buckets place;
-    uint64_t limit;
-    bool dynamic, hashed;
-
-    FF_HD Buckets::Place operator()(int64_t raw) const {
-      uint64_t id = static_cast<uint64_t>(raw);
-      if (hashed) id = multiply_high(mix(id), limit);
-      if (dynamic) return {bucket_of_dynamic(id, place.by.divisor, place.salt), id};
-      return place.place(id);
-    }
-  };
 
   Placer placer() const { return {place, limit, dynamic, hashed}; }
 };

@@ -7,7 +7,7 @@ namespace ff {
 
 // Bucket and position of every id of the table.
 void TableBuilder::place_lookups() {
-  const Table::Placer placer = table.placer();
+  const Placer placer = table.placer();
   uint16_t* bucket = scratch.bucket.data();
   uint64_t* position = scratch.position.data();
   for_features([&](Slice&, const Feature&, auto* offsets) {

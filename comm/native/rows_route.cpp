@@ -48,7 +48,7 @@ void TableBuilder::sort_rows() {
   scratch.position.resize(rows);
   scratch.place.resize(2 * size_t{rows});
   scratch.rows.assign(table.buckets, 0);
-  Table::Placer placer = table.placer();
+  Placer placer = table.placer();
   placer.hashed = false;  // they are ids of the table already
   for (uint32_t u = 0; u < rows; ++u) {
     const Buckets::Place place = placer(static_cast<int64_t>(route.ids[u]));

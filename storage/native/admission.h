@@ -27,9 +27,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "hash.h"
 #include "mapping.h"
 #include "prefetch.h"
+#include "sketch.h"
 
 namespace ff {
 
@@ -71,9 +71,6 @@ class Admission {
   size_t bytes() const { return memory_.bytes(); }
 
  private:
-  struct Line {
-    uint64_t word[8];
-  };
   struct Area {  // of lines, all of one kind
     size_t first = 0, lines = 0;
     size_t hand = 0;     // the line that ages next
@@ -86,14 +83,14 @@ class Admission {
   };
 
   static uint64_t hash(const Tile& tile, uint64_t key) { return mix(key ^ tile.salt); }
-  Line* line(const Tile& tile, uint64_t hash) const {
-    return static_cast<Line*>(memory_.data()) + tile.first_line + multiply_high(hash, tile.lines);
+  SketchLine* line(const Tile& tile, uint64_t hash) const {
+    return static_cast<SketchLine*>(memory_.data()) + tile.first_line +
+           sketch_line(hash, tile.lines);
   }
 
-  bool draw(double probability, uint64_t key, uint32_t sightings, uint64_t batch) const;
   bool count(const Tile& tile, uint64_t key, uint32_t sightings);
   bool meet(const Tile& tile, uint64_t key, uint32_t sightings);
-  Line* next_to_age(Area& area, uint32_t calls);
+  SketchLine* next_to_age(Area& area, uint32_t calls);
 
   std::vector<Tile> tiles_;
   uint64_t salt_;  // of the draws

@@ -85,6 +85,23 @@ struct Buckets {
   }
 };
 
+// The id that a table of `limit` ids has in place of any 64-bit one.
+FF_HD uint64_t hashed_id(uint64_t raw, uint64_t limit) { return multiply_high(mix(raw), limit); }
+
+// From the caller's id to bucket and position for any kind of table, for loops: no table in sight.
+struct Placer {
+  Buckets place;  // dynamic: only the number of buckets and the salt are used
+  uint64_t limit;
+  bool dynamic, hashed;
+
+  FF_HD Buckets::Place operator()(int64_t raw) const {
+    uint64_t id = static_cast<uint64_t>(raw);
+    if (hashed) id = hashed_id(id, limit);
+    if (dynamic) return {bucket_of_dynamic(id, place.by.divisor, place.salt), id};
+    return place.place(id);
+  }
+};
+
 // Number of positions in a bucket of a static table: the group that is cut short at the end of the
 // table gives its ids to some buckets only.
 FF_HD uint64_t bucket_rows(uint64_t rows, uint64_t bucket, uint64_t k, uint64_t salt) {
