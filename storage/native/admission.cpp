@@ -18,8 +18,8 @@ void check(const AdmissionSpec& spec, size_t tile) {
 
 }  // namespace
 
-Admission::Admission(const std::vector<AdmissionSpec>& by_tile, size_t bytes, uint64_t seed)
-    : salt_(mix(seed)), memory_(true) {
+SketchLayout::SketchLayout(const std::vector<AdmissionSpec>& by_tile, size_t bytes, uint64_t seed)
+    : salt(mix(seed)) {
   using Kind = AdmissionSpec::Kind;
   bool counts = false, meets = false;
   for (size_t i = 0; i < by_tile.size(); ++i) {
@@ -27,28 +27,30 @@ Admission::Admission(const std::vector<AdmissionSpec>& by_tile, size_t bytes, ui
     counts |= by_tile[i].kind == Kind::count;
     meets |= by_tile[i].kind == Kind::bloom;
   }
-  const size_t lines = bytes / LINE_BYTES;
-  if (counts) count_.lines = meets ? lines / 2 : lines;
-  if (meets) bloom_.lines = lines - count_.lines;
-  bloom_.first = count_.lines;
-  if ((counts && count_.lines == 0) || (meets && bloom_.lines == 0))
+  const size_t lines = bytes / sizeof(SketchLine);
+  if (counts) count.lines = meets ? lines / 2 : lines;
+  if (meets) bloom.lines = lines - count.lines;
+  bloom.first = count.lines;
+  if ((counts && count.lines == 0) || (meets && bloom.lines == 0))
     throw std::invalid_argument("Admission: no memory to remember ids: " + std::to_string(bytes) +
                                 " bytes");
-  if (counts || meets) memory_.grow((count_.lines + bloom_.lines) * LINE_BYTES);
   for (size_t i = 0; i < by_tile.size(); ++i) {
     const AdmissionSpec& spec = by_tile[i];
-    const Area area = spec.kind == Kind::count   ? count_
-                      : spec.kind == Kind::bloom ? bloom_
-                                                 : Area{};
-    tiles_.push_back({spec, mix(salt_ + 1 + i), area.first, area.lines});
+    const Area area = spec.kind == Kind::count ? count : spec.kind == Kind::bloom ? bloom : Area{};
+    tiles.push_back({spec, mix(salt + 1 + i), area.first, area.lines});
   }
 }
 
+Admission::Admission(const std::vector<AdmissionSpec>& by_tile, size_t bytes, uint64_t seed)
+    : layout_(by_tile, bytes, seed), memory_(true) {
+  if (layout_.bytes() > 0) memory_.grow(layout_.bytes());
+}
+
 bool Admission::admit(uint32_t tile, uint64_t key, uint32_t sightings, uint64_t batch) {
-  const Tile& t = tiles_[tile];
+  const Tile& t = layout_.tiles[tile];
   switch (t.spec.kind) {
     case AdmissionSpec::Kind::probability:
-      return drawn(t.spec.probability, salt_, key, sightings, batch);
+      return drawn(t.spec.probability, layout_.salt, key, sightings, batch);
     case AdmissionSpec::Kind::count:
       return count(t, key, sightings);
     case AdmissionSpec::Kind::bloom:
@@ -61,7 +63,8 @@ bool Admission::admit(uint32_t tile, uint64_t key, uint32_t sightings, uint64_t 
 bool Admission::count(const Tile& tile, uint64_t key, uint32_t sightings) {
   const uint64_t h = hash(tile, key);
   const uint32_t now = Counters(h).add(*line(tile, h), sightings);
-  if (SketchLine* const old = next_to_age(count_, COUNT_CALLS)) Counters::age(*old);
+  if (SketchLine* const old = next_to_age(layout_.count, SketchLayout::COUNT_CALLS))
+    Counters::age(*old);
   return now >= tile.spec.count;
 }
 
@@ -72,7 +75,8 @@ bool Admission::meet(const Tile& tile, uint64_t key, uint32_t sightings) {
   if (marks.current(current)) return true;
   const bool known = marks.older(current);
   marks.add(current);
-  if (SketchLine* const old = next_to_age(bloom_, BLOOM_CALLS)) Marks::age(*old);
+  if (SketchLine* const old = next_to_age(layout_.bloom, SketchLayout::BLOOM_CALLS))
+    Marks::age(*old);
   return known || sightings > 1;
 }
 
@@ -86,7 +90,7 @@ SketchLine* Admission::next_to_age(Area& area, uint32_t calls) {
 }
 
 uint32_t Admission::estimate(uint32_t tile, uint64_t key) const {
-  const Tile& t = tiles_[tile];
+  const Tile& t = layout_.tiles[tile];
   if (t.lines == 0) return 0;
   const uint64_t h = hash(t, key);
   const SketchLine& remembered = *line(t, h);

@@ -40,37 +40,10 @@ struct AdmissionSpec {
   uint32_t count = 1;      // sightings, 2 to 15
 };
 
-class Admission {
- public:
-  static constexpr size_t LINE_BYTES = 64;
+// Whose lines are where; of CPUs and GPUs.
+struct SketchLayout {
   static constexpr uint32_t COUNT_CALLS = 16, BLOOM_CALLS = 20;  // calls per line that ages
 
-  // One spec per tile. Up to `bytes` for what is remembered, shared by all tiles that do; halved if
-  // both kinds are there. std::invalid_argument if a spec is out of range or there is no line for
-  // a kind.
-  Admission(const std::vector<AdmissionSpec>& by_tile, size_t bytes, uint64_t seed);
-
-  // Whether `key`, which has no row, gets one. `sightings` >= 1: how often this batch names it;
-  // `batch`: its number. Once per key, tile and batch.
-  //
-  // With `probability` the answer depends on seed, key, sightings and batch alone: all tiles that a
-  // table's columns were cut into agree.
-  bool admit(uint32_t tile, uint64_t key, uint32_t sightings, uint64_t batch);
-
-  // Asks for the line that admit() will look at.
-  FF_INLINE void ask(uint32_t tile, uint64_t key) const {
-    const Tile& t = tiles_[tile];
-    if (t.lines > 0) __builtin_prefetch(line(t, hash(t, key)), 1);
-  }
-
-  // What `count` remembers of a key: 0 to 15 sightings; `bloom`: 0 or 1; others 0.
-  uint32_t estimate(uint32_t tile, uint64_t key) const;
-
-  size_t tiles() const { return tiles_.size(); }
-  // Memory for what is remembered, in pages of 4 KiB.
-  size_t bytes() const { return memory_.bytes(); }
-
- private:
   struct Area {  // of lines, all of one kind
     size_t first = 0, lines = 0;
     size_t hand = 0;     // the line that ages next
@@ -82,6 +55,47 @@ class Admission {
     size_t first_line = 0, lines = 0;
   };
 
+  std::vector<Tile> tiles;
+  uint64_t salt;  // of the draws
+  Area count, bloom;
+
+  // One spec per tile. Up to `bytes` for what is remembered, shared by all tiles that do; halved if
+  // both kinds are there. std::invalid_argument if a spec is out of range or there is no line for
+  // a kind.
+  SketchLayout(const std::vector<AdmissionSpec>& by_tile, size_t bytes, uint64_t seed);
+
+  size_t bytes() const { return (count.lines + bloom.lines) * sizeof(SketchLine); }
+};
+
+class Admission {
+ public:
+  // As SketchLayout.
+  Admission(const std::vector<AdmissionSpec>& by_tile, size_t bytes, uint64_t seed);
+
+  // Whether `key`, which has no row, gets one. `sightings` >= 1: how often this batch names it;
+  // `batch`: its number. Once per key, tile and batch.
+  //
+  // With `probability` the answer depends on seed, key, sightings and batch alone: all tiles that a
+  // table's columns were cut into agree.
+  bool admit(uint32_t tile, uint64_t key, uint32_t sightings, uint64_t batch);
+
+  // Asks for the line that admit() will look at.
+  FF_INLINE void ask(uint32_t tile, uint64_t key) const {
+    const Tile& t = layout_.tiles[tile];
+    if (t.lines > 0) __builtin_prefetch(line(t, hash(t, key)), 1);
+  }
+
+  // What `count` remembers of a key: 0 to 15 sightings; `bloom`: 0 or 1; others 0.
+  uint32_t estimate(uint32_t tile, uint64_t key) const;
+
+  size_t tiles() const { return layout_.tiles.size(); }
+  // Memory for what is remembered, in pages of 4 KiB.
+  size_t bytes() const { return memory_.bytes(); }
+
+ private:
+  using Area = SketchLayout::Area;
+  using Tile = SketchLayout::Tile;
+
   static uint64_t hash(const Tile& tile, uint64_t key) { return mix(key ^ tile.salt); }
   SketchLine* line(const Tile& tile, uint64_t hash) const {
     return static_cast<SketchLine*>(memory_.data()) + tile.first_line +
@@ -92,9 +106,7 @@ class Admission {
   bool meet(const Tile& tile, uint64_t key, uint32_t sightings);
   SketchLine* next_to_age(Area& area, uint32_t calls);
 
-  std::vector<Tile> tiles_;
-  uint64_t salt_;  // of the draws
-  Area count_, bloom_;
+  SketchLayout layout_;
   Mapping memory_;
 };
 
