@@ -421,6 +421,140 @@ class Device:
     def processors(self) -> int:
         """Streaming multiprocessors."""
 
+class DeviceIndex:
+    """The key index of a GPU; fourfold.storage.device_index has its public face."""
+
+    def __init__(self, device: Device, expected: int) -> None: ...
+    def find(self, keys: int, slots: int, n: int, stream: int) -> None: ...
+    def insert(
+        self, keys: int, slots: int, n: int, first: int, free: int, num_free: int, stream: int
+    ) -> int: ...
+    def erase(self, keys: int, n: int, slots: int, stream: int) -> int: ...
+    def items(self, keys: int, slots: int, stream: int) -> None: ...
+    def clear(self, stream: int) -> None: ...
+    def probes(self, stream: int) -> tuple[int, int]: ...
+    def consistent(self, stream: int) -> bool: ...
+    def growth(self, keys: int) -> int: ...
+    def __len__(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def batch_bytes(self) -> int: ...
+
+class DeviceScan:
+    """Exclusive sums, in place; for tests."""
+
+    def __init__(self, device: Device) -> None: ...
+    def exclusive(self, data: int, n: int, total: int, stream: int) -> None: ...
+
+class DeviceSort:
+    """Stable sort of pairs; for tests."""
+
+    def __init__(self, device: Device) -> None: ...
+    def sort(
+        self,
+        keys: int,
+        values: int,
+        n: int,
+        bits: int,
+        sorted_keys: int,
+        sorted_values: int,
+        stream: int,
+    ) -> None: ...
+
+class DeviceDistinct:
+    """Distinct ids; fourfold.storage.device_ids has its public face."""
+
+    def __init__(self, device: Device) -> None: ...
+    def find(
+        self,
+        ids: int,
+        n: int,
+        first: int,
+        segments: int,
+        distinct: int,
+        inverse: int,
+        count: int,
+        segment_first: int,
+        stream: int,
+    ) -> None: ...
+    def total(self, stream: int) -> int: ...
+
+class DeviceBuckets:
+    """Ids by bucket; fourfold.storage.device_ids has its public face."""
+
+    def __init__(self, device: Device) -> None: ...
+    def deal(
+        self,
+        ids: int,
+        n: int,
+        table: int,
+        buckets: int,
+        limit: int,
+        dynamic: bool,
+        hashed: bool,
+        bucket: int,
+        place: int,
+        position: int,
+        bucket_first: int,
+        stream: int,
+    ) -> None: ...
+
+class DeviceGroups:
+    """Positions by slot; fourfold.storage.device_ids has its public face."""
+
+    def __init__(self, device: Device) -> None: ...
+    def group(
+        self,
+        slots: int,
+        n: int,
+        limit: int,
+        entry: int,
+        group_slot: int,
+        group_first: int,
+        stream: int,
+    ) -> None: ...
+    def totals(self, stream: int) -> tuple[int, int]: ...
+
+class DeviceAdmission:
+    """Which new ids get a row; fourfold.storage.device_admission has its public face."""
+
+    def __init__(
+        self, device: Device, by_tile: Sequence[AdmissionSpec], bytes: int, seed: int
+    ) -> None: ...
+    def admit(
+        self,
+        tile: int,
+        keys: int,
+        sightings: int,
+        n: int,
+        batch: int,
+        admitted: int,
+        stream: int,
+    ) -> None: ...
+    def estimate(self, tile: int, keys: int, estimates: int, n: int, stream: int) -> None: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def batch_bytes(self) -> int: ...
+
+def device_hash_ids(
+    device: Device, raw: int, ids: int, n: int, limit: int, stream: int
+) -> None: ...
+def device_credit_scores(
+    device: Device,
+    decay: Decay,
+    scores: int,
+    intervals: int,
+    credits: int,
+    credited: int,
+    n: int,
+    stream: int,
+) -> None: ...
+def device_narrow(
+    device: Device, source: int, to: int, n: int, dtype: int, random: int, stream: int
+) -> None: ...
+def device_widen(device: Device, source: int, to: int, n: int, dtype: int, stream: int) -> None: ...
 def page_layout(record_bytes: int) -> tuple[int, int, int]:
     """Bytes of a page, records in it, and bytes of each."""
 

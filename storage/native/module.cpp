@@ -8,6 +8,7 @@ void bind_pad(nanobind::module_& m);
 void bind_tier(nanobind::module_& m);
 void bind_file(nanobind::module_& m);
 void bind_device(nanobind::module_& m);
+void bind_device_ids(nanobind::module_& m);
 void bind_bench_rows(nanobind::module_& m);
 void bind_bench_disk(nanobind::module_& m);
 }  // namespace ff
@@ -23,6 +24,7 @@ NB_MODULE(_native, m) {
   ff::bind_tier(m);
   ff::bind_file(m);
   ff::bind_device(m);
+  ff::bind_device_ids(m);
   ff::bind_bench_rows(m);
   ff::bind_bench_disk(m);
 }
