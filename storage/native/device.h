@@ -123,7 +123,10 @@ class Stream {
   void fill(void* device, uint8_t byte, size_t bytes) const;
   // args: the kernel's struct. Without blocks nothing is launched.
   template <class Args>
-  void launch(const char* kernel, size_t blocks, uint32_t threads, const Args& args) const {
+  void launch(const char* kernel, size_t blocks, uint32_t threads, Args args) const {
+#if __has_builtin(__builtin_clear_padding)
+    __builtin_clear_padding(&args);  // whoever looks at arguments sees no bytes of something else
+#endif
     launch_raw(kernel, blocks, threads, &args);
   }
   // What is enqueued later waits for the event as it was last recorded.

@@ -93,7 +93,7 @@ class Pool {
   std::string setting_;
   size_t held_ = 0, in_use_ = 0;
   uint64_t meta_shift_ = 0;
-  bool system_ = true;  // memory comes from the system
+  bool system_ = true;                                      // memory comes from the system
   std::array<std::unordered_set<uintptr_t>, ORDERS> free_;  // free blocks of each order
   std::array<std::vector<char*>, ORDERS> returned_;         // blocks without memory
   std::vector<std::pair<char*, size_t>> extents_;           // address ranges of ours

@@ -56,9 +56,7 @@ def both(comm: MPI.Intracomm, case: Case, mix: str, axis: str, **options: object
 @pytest.mark.parametrize(
     "optimizer", ["sgd", "adagrad", "rowwise_adagrad", "adam", "rowwise_adam", "ftrl"]
 )
-def test_every_optimizer_and_type_of_rows(
-    comm: MPI.Intracomm, optimizer: str, dtype: str
-) -> None:
+def test_every_optimizer_and_type_of_rows(comm: MPI.Intracomm, optimizer: str, dtype: str) -> None:
     both(comm, Case(optimizer=optimizer, dtype=dtype, reply="auto"), "colocated", "row")
 
 
