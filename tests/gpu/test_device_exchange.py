@@ -170,6 +170,45 @@ def test_routing_ahead_on_a_thread(world: World) -> None:
         router.join()
 
 
+def test_the_host_runs_ahead_of_the_device(world: World) -> None:
+    """Routes are used again before the device has come to what was enqueued with them."""
+    backend, _, memory = world.pick("device")
+    side = PatientSide(world.side)
+    features = features_of("mixed")
+    placement = placement_of("row", backend.size, tuple(range(backend.size)))
+    exchange = exchange_of(backend, placement, features, "rows", memory=memory)
+    holder = Holder(placement, backend.rank, "fp32", side)
+    batches = [make_batch(features, "many", True, 10 * s + backend.rank, True) for s in range(8)]
+    outs, lists = [], []
+    for batch in batches:
+        ids = np.diff(batch.offsets[:: batch.size])[2]
+        outs.append(side.place(np.zeros((batch.size, exchange.output_dim), np.float32)))
+        lists.append(side.place(np.zeros((int(ids), 8), np.float32)))
+    with gpu.shaken(3, delay_us=3000):
+        for batch, out, sequence in zip(batches, outs, lists, strict=True):
+            routed = exchange.route(batch.ids, batch.offsets, batch.weights, batch.size)
+            holder.gather(routed, exchange.reply(routed))
+            exchange.forward(routed, out, [sequence])
+            del routed
+        world.side.stream.synchronize()
+    for batch, out, sequence in zip(batches, outs, lists, strict=True):
+        expected, (expected_sequence,) = expect_forward(features, batch)
+        np.testing.assert_array_equal(side.fetch(out), expected)
+        np.testing.assert_array_equal(side.fetch(sequence), expected_sequence)
+
+
+class PatientSide(DeviceSide):
+    """Does not wait for what it writes; keeps it instead."""
+
+    def __init__(self, side: DeviceSide) -> None:
+        self.name, self.stream = side.name, side.stream
+        self.kept: list[np.ndarray] = []
+
+    def write(self, address: int, rows: np.ndarray, wire: str) -> None:
+        self.kept.append(np.ascontiguousarray(rows))
+        self.stream.copy_in(address, self.kept[-1])
+
+
 def test_a_steady_state_allocates_nothing(world: World) -> None:
     backend, side, memory = world.pick("device")
     if side.name != "stand-in":
