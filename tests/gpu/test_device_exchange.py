@@ -158,7 +158,7 @@ def test_routing_ahead_on_a_thread(world: World) -> None:
             routed.append(exchange.route(batch.ids, batch.offsets, batch.weights, batch.size))
             ready.release()
 
-    router = threading.Thread(target=route_all)
+    router = threading.Thread(target=route_all, daemon=True)  # a failure must not wait for it
     with gpu.shaken(1, delay_us=300):
         router.start()
         holder = Holder(placement, backend.rank, "fp32", side)
