@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import gpu
@@ -16,6 +17,7 @@ import nccl_stand_in
 import numpy as np
 import pytest
 from mpi4py import MPI
+from ranks import run_ranks
 
 from fourfold.comm import _native
 from fourfold.comm.backend import BLOCK, Blocks
@@ -237,6 +239,23 @@ def test_a_rank_that_never_comes(nccl: nccl_stand_in.Nccl, device: Any, raised: 
         backend.start_allreduce(DeviceArray(array.address, (16,)))
     assert time.monotonic() - started < 20
     assert [type(error) for error in raised] == [CommError]
+
+
+def test_a_stuck_rank_ends_the_run() -> None:
+    gpu.build()
+    here = Path(__file__).parent
+    program = (
+        f"import sys, runpy; sys.path.insert(0, {str(here)!r});"
+        f" runpy.run_path({str(here / 'stuck_rank.py')!r}, run_name='__main__')"
+    )
+    ended = run_ranks(2, "-c", program)
+
+    assert ended.last_line.startswith("[rank 0/2 ")
+    assert (
+        "CommError: rank 0: all-reduce of 64 bytes has not ended within 0.5 sec" in ended.last_line
+    )
+    assert ended.code != 0
+    assert ended.seconds < 40
 
 
 @pytest.mark.mpi
