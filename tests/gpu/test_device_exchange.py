@@ -261,6 +261,20 @@ def test_allreduce(world: World, where: str) -> None:
                 assert len(set(bits)) == 1, "all ranks must have the same bits"
 
 
+def test_allreduce_in_the_order_of_the_stream(world: World) -> None:
+    """It reads what was enqueued before, and what is enqueued after `wait` sees the sums."""
+    side = world.side
+    array = gpu.to_device(np.zeros(1000, np.float32), side.name)
+    found, given = np.zeros(1000, np.float32), np.full(1000, 3, np.float32)
+    with gpu.shaken(4, delay_us=20000):
+        side.stream.copy_in(array.address, given)
+        reduction = world.staged.start_allreduce(DeviceArray(array.address, (1000,)))
+        reduction.wait()
+        side.stream.copy_out(found, array.address)
+        side.stream.synchronize()
+    assert (found == 3 * world.mpi.size).all()
+
+
 def test_allreduce_of_the_hosts_memory(world: World) -> None:
     """Between others of the device's: sums start in the same order on all ranks."""
     array = gpu.to_device(np.ones(7, np.float32), world.side.name)
