@@ -252,7 +252,7 @@ def test_every_width(dim: int, wire: str) -> None:
     table = to_wire(rng.integers(-8, 9, (97, dim)) / 8, wire)
     got, sent = Buffer().reserve(route.reply_got[2]), Buffer().reserve(route.gradient_sent[2])
     nothing = np.empty(0, np.uint8)
-    addresses = router.reply_addresses(route, nothing, got)
+    addresses = router.reply_addresses(route, nothing.ctypes.data, got.ctypes.data)
     keys = [
         [k for p in route.ids[a:b] for k in range(97) if place(0, False, 2, k) == (s, p)]
         for s, (a, b) in enumerate(pairwise(route.first))
@@ -271,7 +271,7 @@ def test_every_width(dim: int, wire: str) -> None:
     bag_grads = np.concatenate([grad[:, :dim], grad[:, dim:]])
     np.add.at(total, ids, np.repeat(bag_grads, lengths, axis=0))
     for s, own in enumerate(keys):
-        address = int(router.gradient_addresses(route, sent, nothing)[s])
+        address = int(router.gradient_addresses(route, sent.ctypes.data, nothing.ctypes.data)[s])
         np.testing.assert_array_equal(at(address, len(own), dim, wire), to_wire(total[own], wire))
 
 
