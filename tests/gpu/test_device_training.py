@@ -1,8 +1,8 @@
 """Training with rows and exchange on a device gives the model that training on the CPU gives.
 
-For every optimizer and type of rows, every way to cut tables, with tiers below the device's memory,
-and with ranks of both kinds in one world. The device is the stand-in (half_gpu.py); what needs torch
-on a GPU, too, is in tests/runtime/test_gpu_training.py.
+For every optimizer and type of rows, every way to cut tables, with tiers below the device's
+memory, and with ranks of both kinds in one world. The device is the stand-in (half_gpu.py); what
+needs torch on a GPU, too, is in tests/runtime/test_gpu_training.py.
 """
 
 from __future__ import annotations
