@@ -4,6 +4,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+ARCH: str
+"""The CPU that it was compiled for."""
 BLOCK: int
 
 _Layout: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], int]

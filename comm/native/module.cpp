@@ -227,6 +227,7 @@ NB_MODULE(_native, m) {
   m.doc() =
       "Native core of the exchange: routing of ids, pooling of replies, spreading of gradients";
   m.attr("BLOCK") = kBlock;
+  m.attr("ARCH") = FOURFOLD_ARCH;
   nb::class_<Buffer>(m, "Buffer").def(nb::init<>()).def("reserve", [](Buffer& self, size_t bytes) {
     const auto data = self.reserve(bytes);
     return view(*data, data);

@@ -123,7 +123,10 @@ def split_rows(split: str, tables: list[TableUse], rows: int) -> tuple[int, ...]
         raise ConfigError(f"{rows} rows are too few for tables split by {split!r}: more samples?")
     got[open_] = 1
     while open_.any() and left > 0:
-        share = np.floor(left * np.where(open_, weight, 0.0) / weight[open_].sum()).astype(np.int64)
+        of_open = np.where(open_, weight, 0.0)
+        if not of_open.any():  # nothing tells them apart
+            of_open = open_.astype(np.float64)
+        share = np.floor(left * of_open / of_open.sum()).astype(np.int64)
         more = np.minimum(share, most - got)
         if not more.any():
             break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fourfold.jobs.study.memory import (
@@ -53,6 +53,9 @@ def test_no_contender_exceeds_the_budget(split: str, share: float, optimizer: st
     ),
     rows=st.integers(1, 50_000),
     split=st.sampled_from(list(SPLITS)),
+)
+@example(
+    tables=[TableUse(distinct=1, lookups=1, recurring=0, closed=0)] * 2, rows=5, split="recurring"
 )
 def test_a_split_gives_every_table_a_row_and_no_more_than_there_is(
     tables: list[TableUse], rows: int, split: str
