@@ -1,4 +1,7 @@
-"""The tests of the pad once more, with the rows in the memory of a GPU."""
+"""The tests of the pad once more, with the rows in the memory of a GPU.
+
+Those of the optimizers have a counterpart in test_device_rows.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import pad_model
 import pytest
 import reclaim_pad
 import test_birth
-import test_optimizer
 import test_pad
 import test_pad_machine
 import test_pad_reclaim
@@ -20,7 +22,6 @@ from device_pad import DevicePad
 TESTED = (
     test_pad,
     test_birth,
-    test_optimizer,
     test_tiers,
     test_pad_machine,
     test_pad_reclaim,
