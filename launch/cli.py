@@ -48,6 +48,7 @@ COMMANDS = {
     "bench train": Command("bench_train", "measure a whole training step", ranks="all"),
     "bench file": Command("bench_file", "measure the file tier against the bare device"),
     "bench tiers": Command("bench_tiers", "measure rows below the pad", ranks="all"),
+    "bench device": Command("bench_device", "measure a GPU: rows, keys, tiers, training"),
     "study kraken": Command("study.kraken", "AUC against memory: reclaiming against hashing"),
     "study optimizer": Command("study.optimizer", "AUC and bytes of three optimizers of rows"),
     "study importance": Command("study.importance", "which rows are worth their memory"),
