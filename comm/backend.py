@@ -55,6 +55,10 @@ class Backend(Protocol):
     def can_overlap(self) -> bool:
         """Whether `route` may run on one thread while another one runs `step`."""
 
+    @property
+    def in_order(self) -> bool:
+        """Whether every rank must make its calls of `step` and `start_allreduce` in one order."""
+
     def route(self, sent: Blocks, got: Blocks) -> None:
         """Exchange blocks on the route channel, sleeping while it waits.
 

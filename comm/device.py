@@ -51,7 +51,7 @@ class DeviceArray:
             steps = [WIRE_BYTES[self.dtype]]
             for n in reversed(self.shape[1:]):
                 steps.append(steps[-1] * n)
-            strides = tuple(reversed(steps))[-len(self.shape) :]
+            strides = tuple(reversed(steps)) if self.shape else ()
         return self.address, self.shape, strides, WIRES[self.dtype]
 
 

@@ -36,6 +36,8 @@ class MpiBackend:
     Collective over `world`. Close it, or use it as a context manager.
     """
 
+    in_order = False
+
     def __init__(self, world: MPI.Comm, *, dense_ranks: Collection[int] | None = None) -> None:
         self.rank = world.rank
         self.size = world.size

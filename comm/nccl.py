@@ -9,6 +9,7 @@ enqueued before is done, and what is enqueued later starts when they are.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from fourfold.comm.watchdog import Watchdog
 
 PATIENCE_SECONDS = 600.0
 """How long a call may wait for other ranks, which may read, evaluate or save meanwhile."""
+
+ABORT_SECONDS = 10.0
+"""How long channels may take to give up before the run ends without that."""
 
 MOST_CALLS = 64
 """Calls that are looked at by the watchdog: the oldest, and the last one. The stream keeps their
@@ -71,6 +75,8 @@ class NcclBackend:
     GPU of its own. Close it, or use it as a context manager.
     """
 
+    in_order = True  # one stream: a call waits on the GPU for those before it
+
     def __init__(
         self,
         base: Backend,
@@ -111,7 +117,7 @@ class NcclBackend:
 
         try:
             self._calls.join(self._calls.enqueue(what, enqueue))
-        except RuntimeError as error:
+        except (RuntimeError, KeyError) as error:  # CuPy knows no name for new results
             self._fail(what, error)
 
     def start_allreduce(self, array: Any) -> Reduction:
@@ -132,7 +138,7 @@ class NcclBackend:
 
         try:
             return NcclReduction(self._calls, self._calls.enqueue(what, enqueue))
-        except RuntimeError as error:
+        except (RuntimeError, KeyError) as error:  # CuPy knows no name for new results
             self._fail(what, error)
 
     def progress(self) -> None:
@@ -160,7 +166,7 @@ class NcclBackend:
         if error is None:  # after an error the other ranks may be anywhere: no collective calls
             self.close()
 
-    def _fail(self, what: str, error: RuntimeError) -> NoReturn:
+    def _fail(self, what: str, error: Exception) -> NoReturn:
         self._watchdog.raise_failure(error)
         raise CommError(f"rank {self.rank}: {what} failed: {error}", op=what) from error
 
@@ -237,9 +243,20 @@ class Calls:
             return (calls[0].number, calls[0].what) if calls else None
 
     def abort(self) -> None:
-        """See Watched."""
-        for channel in self._channels:
-            channel.abort()
+        """See Watched.
+
+        All at once: a channel that goes frees memory, which waits for all kernels of the GPU, those
+        of the other channels among them. Not longer than ABORT_SECONDS: the run ends anyway.
+        """
+        threads = [
+            threading.Thread(target=channel.abort, name="nccl-abort", daemon=True)
+            for channel in self._channels
+        ]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + ABORT_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _begin(self, what: str) -> Call:
         with self._lock:

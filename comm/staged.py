@@ -26,6 +26,8 @@ class StagedBackend:
     stream: of the steps. Local: the other ranks need not be staged.
     """
 
+    in_order = False  # all-reduces run beside the exchange, on communicators of their own
+
     def __init__(self, base: Backend, device: Device, stream: Stream) -> None:
         self.rank, self.size, self.can_overlap = base.rank, base.size, base.can_overlap
         self._base, self._stream = base, stream

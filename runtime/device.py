@@ -133,7 +133,10 @@ def decide(config: RolesConfig, world: World, roles: Roles, facts: Sequence[GpuF
         for rank, ordinal in ordinals.items():
             devices[rank] = RankDevice("cuda", ordinal, sharers[rank])
         alone = len(wanted) == world.size > 1 and max(sharers.values()) == 1
-        nccl = alone and all(found.nccl is not None for found in facts)
+        # NCCL takes MIG devices of one GPU for the same one.
+        gpus = {r: facts[r].driver.gpus[ordinal] for r, ordinal in ordinals.items()}
+        apart = len({(world.nodes[r], gpu.bus or gpu.uuid) for r, gpu in gpus.items()})
+        nccl = alone and apart == len(gpus) and all(found.nccl is not None for found in facts)
         return Devices(tuple(devices), _describe(ordinals, world, facts), nccl)
     if config.device == "cuda":
         raise ConfigError(_refusal(problems))

@@ -27,6 +27,8 @@ class Gpu:
     """Compute capability, (major, minor)."""
     uuid: str
     """The same in every process that sees it; of a MIG device its own."""
+    bus: str = ""
+    """PCI bus id: MIG devices of one GPU have the same. Empty if the driver does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,14 @@ def _describe(cuda: ctypes.CDLL, ordinal: int) -> Gpu:
             _number(cuda.cuDeviceGetAttribute, _MINOR, device),
         ),
         uuid=uuid.raw.hex(),
+        bus=_bus(cuda, device),
     )
+
+
+def _bus(cuda: ctypes.CDLL, device: int) -> str:
+    text = ctypes.create_string_buffer(32)
+    ask = getattr(cuda, "cuDeviceGetPCIBusId", None)
+    return "" if ask is None or ask(text, len(text), device) else text.value.decode()
 
 
 def _number(function: Callable[..., int], *arguments: Any) -> int:

@@ -159,6 +159,11 @@ class EmbeddingBags(nn.Module):
             tuple(self.tables[f.table].dim for f in pooled),
         )
 
+    @property
+    def gradients_left(self) -> bool:
+        """Whether the gradients of rows have left, and `update` has not been called since."""
+        return self._pending is not None
+
     def forward(self, prepared: Prepared) -> Embeddings:
         """Serve the rows this rank holds and give the embeddings of its own batch. Collective."""
         self._gather(prepared)

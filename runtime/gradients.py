@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ class GradientBuckets:
     become views of the buckets, so nothing is copied (as in PyTorch's DistributedDataParallel: Li
     et al., VLDB 2020, section 3.2). Buckets follow the parameters backwards and start strictly in
     that order, whatever order gradients arrive in, so that all ranks agree on what is summed with
-    what. backend: takes the device's memory; None on the only dense rank.
+    what. backend: takes the device's memory; None on the only dense rank. may_start: asked during
+    backward; until it says so, full buckets wait for the next gradient, or `finish`.
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class GradientBuckets:
         backend: Backend | None,
         *,
         bucket_bytes: int = _BUCKET_BYTES,
+        may_start: Callable[[], bool] = lambda: True,
     ) -> None:
         self._backend = backend
+        self._may_start = may_start
         self._buckets: list[Tensor] = []
         self._members: list[int] = []
         self._missing: list[int] = []
@@ -81,7 +84,8 @@ class GradientBuckets:
 
     def _filled(self, number: int) -> None:
         self._missing[number] -= 1
-        self._start_full_buckets()
+        if self._may_start():
+            self._start_full_buckets()
 
     def _start_full_buckets(self) -> None:
         if self._backend is None:

@@ -13,6 +13,7 @@ import hashlib
 import importlib.resources
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -154,7 +155,8 @@ def _cached_cubin(source: Path, arch: str) -> bytes:
     code = cubin(source, arch)
     with contextlib.suppress(OSError):  # a home that cannot be written to costs time only
         root.mkdir(parents=True, exist_ok=True)
-        unfinished = cached.with_suffix(f".{os.getpid()}")
-        unfinished.write_bytes(code)
-        unfinished.replace(cached)
+        # A process of another node may have the same id and share the folder.
+        with tempfile.NamedTemporaryFile(dir=root, suffix=".unfinished", delete=False) as file:
+            file.write(code)
+        Path(file.name).replace(cached)
     return code

@@ -137,7 +137,14 @@ class Trainer:
             backend = bags.backend if len(bags.roles.dense) > 1 else None
             if backend is not None:
                 share_parameters(parameters, backend, first=bags.comm.rank == bags.roles.dense[0])
-            self._buckets = GradientBuckets(parameters, backend)
+            # A rank without samples sends the gradients of rows first, and then sums. Where calls
+            # wait for those before them, the others must do so, too, or each waits for the other.
+            in_order = backend is not None and backend.in_order
+            self._buckets = GradientBuckets(
+                parameters,
+                backend,
+                may_start=(lambda: bags.gradients_left) if in_order else (lambda: True),
+            )
             self._optimizer = dense_optimizer(self.config.optimizer, parameters, self.config.lr)
 
     def steps(self, source: Source | None, *, limit: int | None = None) -> Generator[float]:
@@ -256,7 +263,11 @@ class Trainer:
             value = Reading(share)
         if not value.late:
             self._finite(value, prepared)  # before it spoils anything
-        with self._watch("gradients", shown="backward"):
+        with (
+            self._watch("gradients", shown="backward"),
+            # On this thread, also with a GPU: MPI may not take calls of another one.
+            torch.autograd.set_multithreading_enabled(False),
+        ):
             share.backward()
         return value
 

@@ -58,7 +58,9 @@ class Upload:
             tensors.append(torch.from_numpy(offsets - offsets[0]))
         if self._stream is None:
             return Inputs(tensors[0], tensors[1], tuple(tensors[2:]))
-        with torch.cuda.stream(self._stream):
+        # The device first: a thread that never chose one is on GPU 0, and leaving the stream would
+        # go back there, which makes a context on it.
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             # torch keeps the pinned memory until the stream has read it.
             there = [t.pin_memory().to(self._device, non_blocking=True) for t in tensors]
             copied = torch.cuda.Event()
