@@ -46,6 +46,7 @@ class Accelerator:
 
         device.enter()
         kernels = load(device.ordinal)
+        device.enter()  # CuPy restores what its own runtime took for the current device
         return cls(
             storage.Device(LIBRARY, device.ordinal, kernels),
             comm.Device(LIBRARY, device.ordinal, kernels),

@@ -28,6 +28,8 @@ OPTIONS = (
     # Arithmetic as the CPU's: subnormal numbers stay, quotients and roots are rounded correctly.
     # Products are added without rounding in between, which the CPU's compiler is free to do, too.
     *("-ftz=false", "-prec-div=true", "-prec-sqrt=true", "-fmad=true"),
+    # NVRTC 12 takes generic lambdas inside kernels for functions of the host, and refuses them.
+    "-default-device",
 )
 
 _loaded: dict[tuple[int, tuple[Path, ...]], tuple[list[Any], dict[str, int]]] = {}

@@ -215,14 +215,14 @@ void bind_pad(nb::module_& m) {
             nb::gil_scoped_release release;
             return pad.plan(arrays.request(), train);
           },
-          "request"_a, "train"_a)
+          "request"_a, "train"_a, nb::keep_alive<0, 1>())  // a ticket has memory of the pad's GPU
       .def(
           "try_plan",
           [](Pad& pad, const Arrays& arrays, bool train) {
             nb::gil_scoped_release release;
             return pad.try_plan(arrays.request(), train);
           },
-          "request"_a, "train"_a)
+          "request"_a, "train"_a, nb::keep_alive<0, 1>())
       .def(
           "foresee",
           [](Pad& pad, const Arrays& arrays) {
