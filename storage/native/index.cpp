@@ -1,4 +1,4 @@
-// What the index does off the hot path: erase, growth, checks.
+// What the index does in loops of its own: search, erase, growth, checks.
 #include "index.h"
 
 #include <stdexcept>
@@ -39,6 +39,45 @@ void Index::clear() {
   open(0);
 }
 
+// Asks for homes one by one as keys are looked up, so that as many lines are on their way all the
+// time. Whether a key is at home is hard to guess, and the bucket behind may be far away: homes are
+// looked at without branches, and what they leave open is asked for and comes a little later.
+void Index::find_part(const uint64_t* keys, uint32_t* slots, size_t n) const {
+  const Scale scale = scale_;
+  const Bucket* const all = buckets();
+  const Bucket* homes[AHEAD];
+  struct Open {
+    size_t i;
+    const Bucket* next;
+  } open[LATER];
+  size_t opened = 0;
+  auto ask = [&](size_t i) FF_ALWAYS {
+    homes[i % AHEAD] = all + scale.home(index_hash(keys[i]));
+    __builtin_prefetch(homes[i % AHEAD]);
+  };
+  auto look = [&](size_t i) FF_ALWAYS {
+    const Bucket* const home = homes[i % AHEAD];
+    const unsigned ways = match(*home, keys[i]);
+    const uint32_t slot = home->slot[__builtin_ctz(ways | 1u << (WAYS - 1))];
+    slots[i] = ways != 0 ? slot : NONE;
+    const bool behind = ways == 0 && home->overflow != 0;
+    open[opened] = {i, home + behind};
+    __builtin_prefetch(home + behind);
+    opened += behind;
+  };
+  auto close = [&] {
+    for (size_t o = 0; o < opened; ++o) slots[open[o].i] = slot_of(open[o].next, keys[open[o].i]);
+    opened = 0;
+  };
+  for (size_t i = 0; i < std::min(n, AHEAD); ++i) ask(i);
+  for (size_t i = 0; i < n; ++i) {
+    look(i);
+    if (i + AHEAD < n) ask(i + AHEAD);
+    if (opened == LATER) close();
+  }
+  close();
+}
+
 // Moves the frontier until one more key fits under the load, into the next level if it must.
 void Index::make_room() {
   while (size_ >= room_) {
@@ -70,14 +109,14 @@ void Index::move_frontier() {
   if (Bucket& only = buckets()[from]; only.overflow == 0)
     only.occupied &= ~leaving;
   else
-    for (const Entry& entry : moving_) remove(entry.key);
+    for (const Entry& entry : moving_) remove(entry.key, from);
   scale_.frontier = from;
-  for (const Entry& entry : moving_) place(entry);
+  for (const Entry& entry : moving_) place(entry, home(entry.key));
 }
 
-// Takes a key out and returns its slot, or NONE if it is absent. size_ is the caller's.
-uint32_t Index::remove(uint64_t key) {
-  const size_t first = home(key);
+// Takes out a key whose home is `first` and returns its slot, or NONE if it is absent. size_ is the
+// caller's.
+uint32_t Index::remove(uint64_t key, size_t first) {
   size_t at = first;
   unsigned ways;
   while ((ways = match(buckets()[at], key)) == 0)
@@ -109,7 +148,7 @@ void Index::fill(size_t hole, int way) {
 
 void Index::replace(const uint64_t* keys, const uint32_t* slots, size_t n) {
   for (size_t i = 0; i < n; ++i) {
-    if (i + GROUP < n) ask(keys[i + GROUP]);
+    if (i + AHEAD < n) ask(keys[i + AHEAD]);
     Bucket* bucket = buckets() + home(keys[i]);
     unsigned ways = match(*bucket, keys[i]);
     while (ways == 0 && bucket->overflow != 0) ways = match(*++bucket, keys[i]);
@@ -119,10 +158,13 @@ void Index::replace(const uint64_t* keys, const uint32_t* slots, size_t n) {
 
 size_t Index::erase(const uint64_t* keys, size_t n, uint32_t* slots) {
   const size_t before = size_;
+  size_t homes[AHEAD];
+  size_t ahead = 0;
   for (size_t i = 0; i < n; ++i) {
-    if (i + GROUP < n) ask(keys[i + GROUP]);
-    if (i + SOON < n) ask_next(keys[i + SOON]);
-    const uint32_t slot = remove(keys[i]);
+    for (; ahead < std::min(n, i + AHEAD); ++ahead)
+      ask_at(homes[ahead % AHEAD] = home(keys[ahead]));
+    if (i + SOON < n) ask_behind(homes[(i + SOON) % AHEAD]);
+    const uint32_t slot = remove(keys[i], homes[i % AHEAD]);
     size_ -= slot != NONE;
     if (slots != nullptr) slots[i] = slot;
   }

@@ -91,12 +91,9 @@ class Index {
   size_t insert_missing(const uint64_t* keys, uint32_t* slots, size_t n, NewSlot&& new_slot);
 
   // Asks for the line where find, insert or erase of the key will begin.
-  FF_INLINE void ask(uint64_t key) const { __builtin_prefetch(buckets() + home(key), 1); }
+  FF_INLINE void ask(uint64_t key) const { ask_at(home(key)); }
   // Some time after ask(): for the line behind as well, if they will look at it.
-  FF_INLINE void ask_next(uint64_t key) const {
-    const Bucket* const first = buckets() + home(key);
-    __builtin_prefetch(first + (first->overflow != 0), 1);
-  }
+  FF_INLINE void ask_next(uint64_t key) const { ask_behind(home(key)); }
 
   // The slot of keys[i], which is present, is slots[i] from now on; absent keys are passed over.
   void replace(const uint64_t* keys, const uint32_t* slots, size_t n);
@@ -130,9 +127,10 @@ class Index {
   static constexpr size_t WAYS = 5;
   static constexpr unsigned FULL = (1u << WAYS) - 1;
   static constexpr size_t LOAD = 3;       // keys per bucket in use
-  static constexpr size_t GROUP = 32;     // keys hashed and prefetched ahead
-  static constexpr size_t AHEAD = 16;     // buckets prefetched by for_each
-  static constexpr size_t SOON = 8;       // keys ahead whose first bucket is there
+  static constexpr size_t AHEAD = 64;     // keys whose homes are asked for ahead
+  static constexpr size_t SOON = 8;       // keys ahead whose homes are there
+  static constexpr size_t STEPS = 16;     // buckets that for_each asks for ahead
+  static constexpr size_t LATER = 16;     // keys not at home that are looked for together
   static constexpr size_t GRAIN = 4096;   // keys worth a thread
   static constexpr size_t SMALLEST = 48;  // buckets: with the next level and spill, a 4 KiB page
   static constexpr size_t SPILL = 4;      // buckets past the last home; more are added on demand
@@ -180,10 +178,12 @@ class Index {
   Bucket* buckets() const { return static_cast<Bucket*>(memory_.data()); }
   size_t num_buckets() const { return memory_.bytes() / sizeof(Bucket); }
   size_t home(uint64_t key) const { return scale_.home(index_hash(key)); }
+  FF_INLINE void ask_at(size_t at) const { __builtin_prefetch(buckets() + at, 1); }
+  FF_INLINE void ask_behind(size_t at) const { ask_at(at + (buckets()[at].overflow != 0)); }
 
   void find_part(const uint64_t* keys, uint32_t* slots, size_t n) const;
-  void place(Entry entry);
-  uint32_t remove(uint64_t key);
+  void place(Entry entry, size_t first);
+  uint32_t remove(uint64_t key, size_t first);
   void fill(size_t hole, int way);
   void open(size_t expected);
   void reserve(size_t keys);
@@ -200,50 +200,38 @@ class Index {
   std::vector<Entry> moving_;  // keys of the bucket at the frontier, on their way
 };
 
-inline void Index::find_part(const uint64_t* keys, uint32_t* slots, size_t n) const {
-  const Scale scale = scale_;
-  const Bucket* const all = buckets();
-  const Bucket* home[2][GROUP];
-  auto prepare = [&](size_t first, const Bucket** to) {
-    const size_t count = std::min(GROUP, n - first);
-    for (size_t i = 0; i < count; ++i) {
-      to[i] = all + scale.home(index_hash(keys[first + i]));
-      __builtin_prefetch(to[i]);
-    }
-  };
-  if (n > 0) prepare(0, home[0]);
-  for (size_t first = 0, turn = 0; first < n; first += GROUP, turn ^= 1) {
-    if (first + GROUP < n) prepare(first + GROUP, home[turn ^ 1]);
-    const size_t count = std::min(GROUP, n - first);
-    for (size_t i = 0; i < count; ++i) slots[first + i] = slot_of(home[turn][i], keys[first + i]);
-  }
-}
-
 // Enters the keys that find() left without a slot. An earlier one of them may be the same key.
 template <class NewSlot>
 size_t Index::insert_missing(const uint64_t* keys, uint32_t* slots, size_t n, NewSlot&& new_slot) {
   const size_t before = size_;
   size_t ahead = 0, soon = 0;  // keys that have been asked for, first and next
+  size_t homes[AHEAD];         // of those
   for (size_t i = 0; i < n; ++i) {
     if (slots[i] != NONE) continue;
-    for (const size_t until = std::min(n, i + GROUP); ahead < until; ++ahead)
-      if (slots[ahead] == NONE) ask(keys[ahead]);
+    for (const size_t until = std::min(n, i + AHEAD); ahead < until; ++ahead)
+      if (slots[ahead] == NONE) ask_at(homes[ahead % AHEAD] = home(keys[ahead]));
     for (const size_t until = std::min(n, i + SOON); soon < until; ++soon)
-      if (slots[soon] == NONE) ask_next(keys[soon]);
-    slots[i] = slot_of(buckets() + home(keys[i]), keys[i]);
+      if (slots[soon] == NONE) ask_behind(homes[soon % AHEAD]);
+    size_t first = homes[i % AHEAD];
+    slots[i] = slot_of(buckets() + first, keys[i]);
     if (slots[i] != NONE) continue;
-    if (size_ >= room_) make_room();
+    if (size_ >= room_) {
+      make_room();
+      ahead = soon = i + 1;  // homes may be others now
+      first = home(keys[i]);
+    }
     reserve(1);
     slots[i] = new_slot(i);
-    place({keys[i], slots[i]});
+    place({keys[i], slots[i]}, first);
     ++size_;
   }
   return size_ - before;
 }
 
-// Puts an absent key into the first bucket with room from its home on. reserve(1) came before.
-inline void Index::place(Entry entry) {
-  size_t at = home(entry.key);
+// Puts an absent key into the first bucket with room from its home, `first`, on. reserve(1) came
+// before.
+inline void Index::place(Entry entry, size_t first) {
+  size_t at = first;
   for (; buckets()[at].occupied == FULL; ++at) ++buckets()[at].overflow;
   Bucket& bucket = buckets()[at];
   const int way = __builtin_ctz(~bucket.occupied);
@@ -264,7 +252,7 @@ void Index::for_each(F&& f) const {
   while (std::gcd(stride, end_) != 1) stride += 2;
   auto step = [&](size_t at) { return at + stride < end_ ? at + stride : at + stride - end_; };
   size_t at = 0, ahead = 0;
-  for (size_t i = 0; i < AHEAD; ++i) ahead = step(ahead);
+  for (size_t i = 0; i < STEPS; ++i) ahead = step(ahead);
   for (size_t i = 0; i < end_; ++i, at = step(at), ahead = step(ahead)) {
     __builtin_prefetch(buckets() + ahead);
     const Bucket& bucket = buckets()[at];
