@@ -50,8 +50,9 @@ class Mapping {
       throw std::bad_alloc();
     }
     data_ = moved;
-    bytes_ = bytes;
+    const size_t before = std::exchange(bytes_, bytes);
     madvise(data_, bytes_, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);  // the system may decline
+    if (huge) collapse(before);
   }
 
   // Backs every page with memory now, so that first touches come at a time of the caller's choice.
@@ -72,6 +73,14 @@ class Mapping {
   }
 
  private:
+  // Puts the first `bytes`, which may lie on small pages, on huge ones. What was the tail is on
+  // small ones until more follows it, so without this a mapping that grew would hardly have others.
+  void collapse(size_t bytes) {
+    constexpr int COLLAPSE = 25;  // MADV_COLLAPSE of Linux 6.1; older ones decline
+    const size_t end = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    madvise(data_, std::min(end, bytes_ / HUGE_PAGE * HUGE_PAGE), COLLAPSE);
+  }
+
   // An unused, unbacked address range of `bytes` that starts at a multiple of `alignment`.
   static char* reserve(size_t bytes, size_t alignment) {
     void* got = mmap(nullptr, bytes + alignment, PROT_NONE,
