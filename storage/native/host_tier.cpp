@@ -60,6 +60,7 @@ uint32_t HostTier::find(uint32_t tile, uint64_t key) const {
   return slot;
 }
 
+// Room for a row, whose key is the caller's.
 uint32_t HostTier::admit(uint32_t tile, uint64_t key, uint32_t stamp) {
   uint32_t slot = shelf(tile).take();
   while (slot == NONE && drop_oldest()) slot = shelf(tile).take();
@@ -71,8 +72,6 @@ uint32_t HostTier::admit(uint32_t tile, uint64_t key, uint32_t stamp) {
         std::to_string(total()) + " rows lie there; raise storage.host_bytes" +
         (write_behind_ ? "" : ", set storage.file_bytes") + ", or add embedding ranks");
   }
-  uint32_t entered = NONE;
-  index(tile).insert_missing(&key, &entered, 1, [&](size_t) { return slot; });
   row(tile, slot) = {key, stamp, tile << 2 | DIRTY};
   ++counts_[tile];
   ++waiting_;
@@ -87,7 +86,6 @@ uint32_t HostTier::admit(uint32_t tile, uint64_t key, uint32_t stamp) {
 
 bool HostTier::take(uint32_t tile, uint32_t slot) {
   Row& row = this->row(tile, slot);
-  index(tile).erase(&row.key, 1);
   --counts_[tile];
   if (row.state() == DIRTY) {
     --waiting_;
@@ -99,7 +97,9 @@ bool HostTier::take(uint32_t tile, uint32_t slot) {
 }
 
 void HostTier::remove(uint32_t tile, uint32_t slot) {
+  const uint64_t key = row(tile, slot).key;
   take(tile, slot);
+  forget(plane_[tile], &key, 1);
   give(tile, slot);
 }
 
@@ -251,7 +251,8 @@ void HostTier::read(const RowRef* rows, size_t n, bool* found) {
 void HostTier::write(const RowRef* rows, size_t n) {
   for (size_t i = 0; i < n; ++i) {
     uint32_t slot = find(rows[i].tile, rows[i].key);
-    if (slot == NONE) slot = admit(rows[i].tile, rows[i].key, 0);
+    if (slot == NONE)
+      admit(plane_[rows[i].tile], &rows[i].key, &slot, 1, 0, [&](size_t) { return rows[i].tile; });
     memcpy(record(rows[i].tile, slot), rows[i].record, record_bytes_[rows[i].tile]);
   }
 }

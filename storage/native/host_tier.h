@@ -53,25 +53,21 @@ class HostTier final : public Tier {
     const Row& row = this->row(tile, slot);
     return row.key == key && row.tile() == tile && row.state() != VACANT;
   }
-  // Asks for the memory that admit of the row, or take of the row at the slot, will look at first,
-  // and some time after it for what comes next.
-  FF_INLINE void ask_admit(uint32_t tile, uint64_t key) const {
-    index(tile).ask(key);
-    if (const uint32_t slot = shelf(tile).next(ADMITS_AHEAD); slot != NONE)
-      __builtin_prefetch(&row(tile, slot), 1);
-  }
-  FF_INLINE void ask_next(uint32_t tile, uint64_t key) const { index(tile).ask_next(key); }
-  FF_INLINE void ask_take(uint32_t tile, uint64_t key, uint32_t slot) const {
-    index(tile).ask(key);
+  // Asks for the memory that holds() and take() of the row at the slot will look at.
+  FF_INLINE void ask(uint32_t tile, uint32_t slot) const {
     __builtin_prefetch(&row(tile, slot), 1);
   }
   char* record(uint32_t tile, uint32_t slot) const { return shelf(tile).view().weights(slot); }
-  // A slot for a row that is not here, whose record arrives with fetch `stamp`. When room is out:
-  // drops rows that are written, then NONE if rows wait to be written, else BudgetError.
-  uint32_t admit(uint32_t tile, uint64_t key, uint32_t stamp);
-  // The row is no longer here. Its slot is given back, apart, when nobody will read it any more.
-  // Returns whether the file tier has it too.
+  // slots[i] = a slot for the row keys[i] of tile_of(i), a tile in this plane. The rows are not
+  // here, and their records arrive with fetch `stamp`. When room is out: drops rows that are
+  // written, then slots are NONE from here on if rows wait to be written, else BudgetError.
+  template <class TileOf>
+  void admit(size_t plane, const uint64_t* keys, uint32_t* slots, size_t n, uint32_t stamp,
+             TileOf&& tile_of);
+  // The row is no longer here, but for its key, which is forgotten, and its slot, which is given
+  // back when nobody will read it any more. Returns whether the file tier has it too.
   bool take(uint32_t tile, uint32_t slot);
+  void forget(size_t plane, const uint64_t* keys, size_t n) { index_[plane]->erase(keys, n); }
   void give(uint32_t tile, uint32_t slot) { shelf(tile).give(slot); }
 
   // Whether a block of rows of every size fits beside what is held.
@@ -101,7 +97,7 @@ class HostTier final : public Tier {
   void charge(ptrdiff_t bytes);
 
  private:
-  static constexpr size_t ADMITS_AHEAD = 8;  // between ask_admit and admit, about
+  static constexpr size_t AHEAD = 32;  // slots whose lines are asked for
 
   enum State : uint32_t { VACANT = 0, DIRTY = 1, WRITING = 2, CLEAN = 3 };
   struct Arrival {
@@ -117,11 +113,13 @@ class HostTier final : public Tier {
     void set(State state) { tile_state = (tile_state & ~3u) | state; }
     bool is(const Arrival& arrival) const { return state() != VACANT && stamp == arrival.stamp; }
   };
+  struct Full {};  // thrown through the index when rows must be written before more can come
 
   Shelf& shelf(uint32_t tile) const { return *shelves_[shelf_of_[tile]]; }
   Row& row(uint32_t tile, uint32_t slot) const { return shelf(tile).side<Row>()[slot]; }
   Index& index(uint32_t tile) const { return *index_[plane_[tile]]; }
   size_t cost(uint32_t tile) const;
+  uint32_t admit(uint32_t tile, uint64_t key, uint32_t stamp);
   void empty_out(size_t bytes);
   void begin_row(uint32_t slot, Row& row, std::vector<Waiting>& rows);
   size_t total() const;
@@ -148,5 +146,21 @@ class HostTier final : public Tier {
   std::mutex reserve_mutex_;
   size_t reserve_ = 0;
 };
+
+template <class TileOf>
+void HostTier::admit(size_t plane, const uint64_t* keys, uint32_t* slots, size_t n, uint32_t stamp,
+                     TileOf&& tile_of) {
+  std::fill_n(slots, n, NONE);
+  try {
+    index_[plane]->insert_missing(keys, slots, n, [&](size_t i) {
+      const uint32_t tile = tile_of(i);
+      if (const uint32_t next = shelf(tile).next(AHEAD); next != NONE) ask(tile, next);
+      const uint32_t slot = admit(tile, keys[i], stamp);
+      if (slot == NONE) throw Full{};
+      return slot;
+    });
+  } catch (const Full&) {
+  }
+}
 
 }  // namespace ff

@@ -148,7 +148,7 @@ void Index::fill(size_t hole, int way) {
 
 void Index::replace(const uint64_t* keys, const uint32_t* slots, size_t n) {
   for (size_t i = 0; i < n; ++i) {
-    if (i + AHEAD < n) ask(keys[i + AHEAD]);
+    if (i + AHEAD < n) ask_at(home(keys[i + AHEAD]));
     Bucket* bucket = buckets() + home(keys[i]);
     unsigned ways = match(*bucket, keys[i]);
     while (ways == 0 && bucket->overflow != 0) ways = match(*++bucket, keys[i]);

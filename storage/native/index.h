@@ -90,11 +90,6 @@ class Index {
   template <class NewSlot>
   size_t insert_missing(const uint64_t* keys, uint32_t* slots, size_t n, NewSlot&& new_slot);
 
-  // Asks for the line where find, insert or erase of the key will begin.
-  FF_INLINE void ask(uint64_t key) const { ask_at(home(key)); }
-  // Some time after ask(): for the line behind as well, if they will look at it.
-  FF_INLINE void ask_next(uint64_t key) const { ask_behind(home(key)); }
-
   // The slot of keys[i], which is present, is slots[i] from now on; absent keys are passed over.
   void replace(const uint64_t* keys, const uint32_t* slots, size_t n);
 

@@ -47,6 +47,21 @@ void Residents::stamp(const uint32_t* slots, size_t n, uint32_t ticket) {
   }
 }
 
+uint32_t Residents::victim(uint32_t held_from, uint32_t planned) {
+  for (;;) {
+    while (next_.size() < AHEAD) {
+      const uint32_t slot = sweep(held_from, planned);
+      if (slot == Shelf::NONE) break;
+      __builtin_prefetch(who_ + slot, 1);
+      next_.push_back(slot);
+    }
+    if (next_.empty()) return Shelf::NONE;
+    const uint32_t slot = next_.front();
+    next_.pop_front();
+    if (may_leave(slot, held_from, planned)) return slot;
+  }
+}
+
 // The next slot from which a row may leave, NONE if all rows are held (or chosen already).
 uint32_t Residents::sweep(uint32_t held_from, uint32_t planned) {
   for (;;) {

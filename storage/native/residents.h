@@ -10,7 +10,6 @@
 #include <deque>
 #include <vector>
 
-#include "prefetch.h"
 #include "shelf.h"
 
 namespace ff {
@@ -45,15 +44,13 @@ class Residents {
   void stamp(const uint32_t* slots, size_t n, uint32_t ticket);
 
   // A row that may leave: last used before ticket `held_from`, and not needed after training batch
-  // `planned` as long as others can go. NONE if all are held. ask(row, soon) is called twice before
-  // the row's own turn (it may yet be spared): some victims before, and soon before.
-  template <class Ask>
-  uint32_t victim(uint32_t held_from, uint32_t planned, Ask&& ask);
+  // `planned` as long as others can go. NONE if all are held.
+  uint32_t victim(uint32_t held_from, uint32_t planned);
   // Blocks none of whose rows is held, longest out of use first.
   std::vector<uint32_t> idle_blocks(uint32_t held_from) const;
 
  private:
-  static constexpr size_t AHEAD = 16, ASKED = 11, ASKED_SOON = 5;  // victims before one's own turn
+  static constexpr size_t AHEAD = 16;  // victims known before their turn
 
   bool may_leave(uint32_t slot, uint32_t held_from, uint32_t planned) const {
     const uint32_t used = used_[slot];
@@ -79,23 +76,5 @@ class Residents {
   bool found_ = false;         // a victim in this round
   std::deque<uint32_t> next_;  // victims to come
 };
-
-template <class Ask>
-uint32_t Residents::victim(uint32_t held_from, uint32_t planned, Ask&& ask) {
-  for (;;) {
-    while (next_.size() < AHEAD) {
-      const uint32_t slot = sweep(held_from, planned);
-      if (slot == Shelf::NONE) break;
-      __builtin_prefetch(who_ + slot, 1);
-      next_.push_back(slot);
-    }
-    if (next_.empty()) return Shelf::NONE;
-    if (next_.size() > ASKED) ask(at(next_[ASKED]), false);
-    if (next_.size() > ASKED_SOON) ask(at(next_[ASKED_SOON]), true);
-    const uint32_t slot = next_.front();
-    next_.pop_front();
-    if (may_leave(slot, held_from, planned)) return slot;
-  }
-}
 
 }  // namespace ff

@@ -57,6 +57,7 @@ Tiers::Tiers(const std::vector<TileSpec>& specs, const std::vector<KeyRange>& ke
   }
   left_ = Shelf::set_aside(pool, layouts, Residents::SIDE_BYTES, Index::KEY_BYTES, "the pad");
   for (const auto& shelf : shelves_) residents_.emplace_back(*shelf);
+  leaving_.resize(index_.size());
   auto notify = [this] {
     std::lock_guard<std::mutex> lock(guard_);
     made_room();

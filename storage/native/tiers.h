@@ -124,6 +124,21 @@ class Tiers {
     std::vector<Lookup> lookups;
   };
 
+  // Rows of a plane that leave the pad, in this order, and what brings one back that cannot.
+  struct Leaving {
+    struct Row {
+      uint32_t tile, slot, used, wanted;
+    };
+    std::vector<Row> rows;
+    std::vector<uint64_t> keys;
+    std::vector<uint32_t> host;  // slots there
+    void clear() {
+      rows.clear();
+      keys.clear();
+      host.clear();
+    }
+  };
+
   Residents& residents_of(size_t tile) { return residents_[shelf_of_tile_[tile]]; }
   const Residents& residents_of(size_t tile) const { return residents_[shelf_of_tile_[tile]]; }
   Index& index_of(size_t tile) const { return *index_[plane_[tile]]; }
@@ -133,16 +148,23 @@ class Tiers {
   void collect(const Lookups& lookups, Absent& absent);
   void list_keys(const Absent& absent);
   void locate(size_t plane);
-  void take_slots(Fetch& fetch);
   void insert(size_t plane, Lookups& lookups);
-  uint32_t slot_for(uint32_t tile, Fetch& fetch);
-  void clear_block(size_t shelf, uint32_t block, Fetch& fetch);
-  Room give_way(size_t for_shelf, int attempt, Fetch& fetch);
   Fetch::Place place(uint32_t tile, uint32_t slot) const;
-  void evict(Residents& from, uint32_t slot, Fetch& fetch);
-  void undo();
   void bring_in(Fetch& fetch);
   void bring_in(const Missing& row, Fetch& fetch);
+  // tiers_leave.cpp
+  void take_slots(Fetch& fetch);
+  uint32_t slot_for(uint32_t tile, Fetch& fetch);
+  void occupy_slots();
+  void let_go(Residents& from, uint32_t slot);
+  template <class Choose>
+  void evict_after(Choose&& choose, Fetch& fetch);
+  void evict(Fetch& fetch);
+  void evict(size_t plane, Fetch& fetch);
+  void put_back(const Leaving::Row& row, uint64_t key);
+  void clear_block(size_t shelf, uint32_t block, Fetch& fetch);
+  Room give_way(size_t for_shelf, int attempt, Fetch& fetch);
+  void undo();
   // tiers_reclaim.cpp
   size_t rows_that_fit() const;
   void forget_gone(Lookups& lookups, bool erase);
@@ -187,13 +209,16 @@ class Tiers {
 
   // Of the plan being made:
   std::vector<Missing> missing_;  // in the order of the request
-  size_t entered_ = 0;            // of these, from the front, that have a slot
+  size_t placed_ = 0;             // of these, from the front, that have a slot
+  size_t entered_ = 0;            // and live there
   std::vector<Absent> absent_;    // by plane
+  std::vector<Leaving> leaving_;  // by plane
   std::vector<uint32_t> places_, numbers_;
   std::vector<uint64_t> keys_of_missing_;
   std::vector<uint32_t> slots_of_missing_;
   uint32_t next_fetch_ = 1;                           // its number
   bool no_blocks_ = false;                            // the pool had none
+  std::vector<uint64_t> taken_;                       // keys that leave the host tier
   std::vector<std::pair<uint32_t, uint32_t>> freed_;  // host slots to give back after it
 
   Population* population_ = nullptr;  // none: all ids get rows, which stay

@@ -1,7 +1,8 @@
 // The part of Tiers that plans a training batch: room for the rows that it lacks, and their fetch.
 //
 // A row that comes and the one that leaves for it cost some ten lines of memory that lie nowhere
-// near each other. So each pass asks for the lines of later rows while it works on one.
+// near each other. So rows go from pass to pass together, and each pass asks for the lines of later
+// rows while it works on one.
 #include <algorithm>
 #include <bit>
 
@@ -58,7 +59,7 @@ Tiers::Room Tiers::enter(Ticket& ticket, std::vector<Lookups>& planes) {
 // Slots for all rows; throws NoRoom.
 void Tiers::find_slots(std::vector<Lookups>& planes, Fetch& fetch) {
   missing_.clear();
-  entered_ = 0;
+  placed_ = entered_ = 0;
   no_blocks_ = false;
   next_fetch_ = static_cast<uint32_t>(fetcher_->pushed() + 1);
   for (size_t plane = 0; plane < planes.size(); ++plane) {
@@ -139,16 +140,6 @@ void Tiers::locate(size_t plane) {
   }
 }
 
-// Slots for the missing rows, in their order; throws NoRoom.
-void Tiers::take_slots(Fetch& fetch) {
-  fetch.down.reserve(fetch.down.size() + missing_.size());
-  for (; entered_ < missing_.size(); ++entered_) {
-    Missing& row = missing_[entered_];
-    row.slot = slot_for(row.tile, fetch);
-    residents_of(row.tile).enter(row.slot, row.tile, row.key, ticket_);
-  }
-}
-
 // The missing rows are in from now on.
 void Tiers::insert(size_t plane, Lookups& lookups) {
   const Absent& absent = absent_[plane];
@@ -160,108 +151,22 @@ void Tiers::insert(size_t plane, Lookups& lookups) {
     lookups.slots[lookup.at] = missing_[lookup.number].slot;
 }
 
-uint32_t Tiers::slot_for(uint32_t tile, Fetch& fetch) {
-  Residents& residents = residents_of(tile);
-  uint32_t slot = Shelf::NONE;
-  if (residents.shelf().has_room() || !no_blocks_) slot = residents.shelf().take();
-  if (slot != Shelf::NONE) return slot;
-  no_blocks_ = true;
-  slot = residents.victim(held_from(), planned_ + 1, [&](const Resident& row, bool soon) FF_ALWAYS {
-    if (soon) {
-      index_of(row.tile).ask_next(row.key);
-      host_.ask_next(row.tile, row.key);
-    } else {
-      index_of(row.tile).ask(row.key);
-      host_.ask_admit(row.tile, row.key);
-    }
-  });
-  if (slot != Shelf::NONE) {
-    evict(residents, slot, fetch);
-    return slot;
-  }
-  for (size_t s = 0; s < shelves_.size(); ++s) {
-    if (s == shelf_of_tile_[tile]) continue;
-    for (const uint32_t block : residents_[s].idle_blocks(held_from())) {
-      clear_block(s, block, fetch);
-      if ((slot = residents.shelf().take()) != Shelf::NONE) return slot;
-    }
-  }
-  throw NoRoom{Room::pad_full, shelf_of_tile_[tile]};
-}
-
-// Sends the row at the slot, which stays taken, to the host tier.
-void Tiers::evict(Residents& from, uint32_t slot, Fetch& fetch) {
-  const Resident row = from.at(slot);
-  if (population_ != nullptr && population_->reclaims(row.tile)) {
-    const Meta meta = *from.shelf().view().meta(slot);
-    if (population_->gone(row.tile, row.key, meta)) {
-      population_->bury(row.tile, meta);
-      tiles_[row.tile]->count(-1);
-      index_of(row.tile).erase(&row.key, 1);
-      from.leave(slot);
-      return;
-    }
-    note_below(row.tile, row.key, meta);
-  }
-  const uint32_t host = host_.admit(row.tile, row.key, next_fetch_);
-  if (host == HostTier::NONE) throw NoRoom{Room::host_full, 0};
-  index_of(row.tile).erase(&row.key, 1);
-  if (from.wanted(slot) > planned_) want_later(row.tile, row.key, from.wanted(slot));
-  from.leave(slot);
-  fetch.down.push_back({place(row.tile, slot), host_.record(row.tile, host)});
-  traffic_.host_written_bytes += host_.record_bytes(row.tile);
-}
-
 Fetch::Place Tiers::place(uint32_t tile, uint32_t slot) const {
   return {tile, slot, residents_of(tile).shelf().view().weights(slot)};
-}
-
-// Gives a block back to the pool.
-void Tiers::clear_block(size_t shelf, uint32_t block, Fetch& fetch) {
-  const RowLayout& layout = shelves_[shelf]->layout();
-  no_blocks_ = false;
-  for (uint32_t row = 0; row < layout.rows; ++row) {
-    const uint32_t slot = block << layout.shift | row;
-    if (residents_[shelf].vacant(slot)) continue;
-    evict(residents_[shelf], slot, fetch);
-    shelves_[shelf]->give(slot);
-  }
-}
-
-// When no ticket is out, any row can leave, even one that the batch wants: it comes back where
-// there is room. First the other shelves give half of their blocks, then all give everything.
-Tiers::Room Tiers::give_way(size_t for_shelf, int attempt, Fetch& fetch) try {
-  for (size_t s = 0; s < shelves_.size(); ++s) {
-    if (attempt == 0 && s == for_shelf) continue;
-    std::vector<uint32_t> blocks = residents_[s].idle_blocks(ticket_ + 1);
-    if (attempt == 0) blocks.resize((blocks.size() + 1) / 2);
-    for (const uint32_t block : blocks) clear_block(s, block, fetch);
-  }
-  return Room::enough;
-} catch (const NoRoom& no) {
-  return no.reason;
-}
-
-void Tiers::undo() {
-  for (size_t i = 0; i < entered_; ++i) {
-    const Missing& row = missing_[i];
-    index_of(row.tile).erase(&row.key, 1);
-    residents_of(row.tile).leave(row.slot);
-    residents_of(row.tile).shelf().give(row.slot);
-  }
-  entered_ = 0;
 }
 
 // Says where the rows that entered come from.
 void Tiers::bring_in(Fetch& fetch) {
   freed_.clear();
   fetch.up.reserve(missing_.size());
-  for (size_t i = 0; i < missing_.size(); ++i) {
-    const Missing& later = missing_[std::min(i + AHEAD, missing_.size() - 1)];
-    if (later.host != HostTier::NONE) host_.ask_take(later.tile, later.key, later.host);
-    const Missing& soon = missing_[std::min(i + AHEAD / 2, missing_.size() - 1)];
-    if (soon.host != HostTier::NONE) host_.ask_next(soon.tile, soon.key);
-    bring_in(missing_[i], fetch);
+  for (size_t plane = 0; plane < absent_.size(); ++plane) {
+    taken_.clear();
+    for (size_t i = absent_[plane].begin; i < absent_[plane].end; ++i) {
+      const Missing& later = missing_[std::min(i + AHEAD, missing_.size() - 1)];
+      if (later.host != HostTier::NONE) host_.ask(later.tile, later.host);
+      bring_in(missing_[i], fetch);
+    }
+    host_.forget(plane, taken_.data(), taken_.size());
   }
   for (const auto& [tile, host] : freed_) host_.give(tile, host);
 }
@@ -278,6 +183,7 @@ void Tiers::bring_in(const Missing& row, Fetch& fetch) {
   if (host != HostTier::NONE && !dropped) {
     fetch.up.push_back({place(row.tile, row.slot), host_.record(row.tile, host)});
     if (host_.take(row.tile, host)) fetch.stale.push_back({row.tile, row.key});
+    taken_.push_back(row.key);
     freed_.emplace_back(row.tile, host);
     ++traffic_.host_hits;
     traffic_.host_read_bytes += host_.record_bytes(row.tile);

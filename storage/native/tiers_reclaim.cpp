@@ -137,6 +137,7 @@ void Tiers::bury_below(uint32_t tile, uint64_t key, Meta meta, Fetch& fetch) {
   bool in_file = host == HostTier::NONE;
   if (host != HostTier::NONE) {
     in_file = host_.take(tile, host);
+    host_.forget(plane_[tile], &key, 1);
     host_.give(tile, host);
   }
   if (in_file) fetch.stale.push_back({tile, key});

@@ -1,0 +1,188 @@
+// The part of Tiers that finds slots for rows that come: free ones, or those of rows that leave.
+#include <algorithm>
+
+#include "tiers.h"
+
+namespace ff {
+
+// Slots for the missing rows, in their order; throws NoRoom.
+void Tiers::take_slots(Fetch& fetch) {
+  auto choose = [&] {
+    for (; placed_ < missing_.size(); ++placed_)
+      missing_[placed_].slot = slot_for(missing_[placed_].tile, fetch);
+  };
+  evict_after(choose, fetch);
+  occupy_slots();
+}
+
+uint32_t Tiers::slot_for(uint32_t tile, Fetch& fetch) {
+  Residents& residents = residents_of(tile);
+  uint32_t slot = Shelf::NONE;
+  if (residents.shelf().has_room() || !no_blocks_) slot = residents.shelf().take();
+  if (slot != Shelf::NONE) return slot;
+  no_blocks_ = true;
+  slot = residents.victim(held_from(), planned_ + 1);
+  if (slot != Shelf::NONE) {
+    let_go(residents, slot);
+    return slot;
+  }
+  evict(fetch);
+  occupy_slots();
+  for (size_t s = 0; s < shelves_.size(); ++s) {
+    if (s == shelf_of_tile_[tile]) continue;
+    for (const uint32_t block : residents_[s].idle_blocks(held_from())) {
+      clear_block(s, block, fetch);
+      if ((slot = residents.shelf().take()) != Shelf::NONE) return slot;
+    }
+  }
+  throw NoRoom{Room::pad_full, shelf_of_tile_[tile]};
+}
+
+// Those that have a slot live there from now on.
+void Tiers::occupy_slots() {
+  for (; entered_ < placed_; ++entered_) {
+    const Missing& row = missing_[entered_];
+    residents_of(row.tile).enter(row.slot, row.tile, row.key, ticket_);
+  }
+}
+
+// The row at the slot, which stays taken, will be evicted, or has been reclaimed.
+void Tiers::let_go(Residents& from, uint32_t slot) {
+  const Resident row = from.at(slot);
+  if (population_ != nullptr && population_->reclaims(row.tile)) {
+    const Meta meta = *from.shelf().view().meta(slot);
+    if (population_->gone(row.tile, row.key, meta)) {
+      population_->bury(row.tile, meta);
+      tiles_[row.tile]->count(-1);
+      index_of(row.tile).erase(&row.key, 1);
+      from.leave(slot);
+      return;
+    }
+    note_below(row.tile, row.key, meta);
+  }
+  Leaving& leaving = leaving_[plane_[row.tile]];
+  leaving.rows.push_back({row.tile, slot, from.used(slot), from.wanted(slot)});
+  leaving.keys.push_back(row.key);
+  leaving.host.push_back(HostTier::NONE);
+  from.leave(slot);
+}
+
+// Evicts whom choose() lets go, even if it throws.
+template <class Choose>
+void Tiers::evict_after(Choose&& choose, Fetch& fetch) {
+  try {
+    choose();
+  } catch (...) {
+    evict(fetch);
+    throw;
+  }
+  evict(fetch);
+}
+
+// Sends the rows that leave to the host tier. If it throws, those that found no room are back.
+void Tiers::evict(Fetch& fetch) {
+  std::exception_ptr error;
+  for (size_t plane = 0; plane < leaving_.size(); ++plane) {
+    Leaving& leaving = leaving_[plane];
+    try {
+      if (!error && !leaving.host.empty()) evict(plane, fetch);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    for (size_t i = leaving.host.size(); i-- > 0 && leaving.host[i] == HostTier::NONE;)
+      put_back(leaving.rows[i], leaving.keys[i]);
+    leaving.clear();
+  }
+  if (error) std::rethrow_exception(error);
+}
+
+void Tiers::evict(size_t plane, Fetch& fetch) {
+  Leaving& leaving = leaving_[plane];
+  const size_t rows = leaving.host.size();
+  fetch.down.reserve(fetch.down.size() + rows);
+  std::exception_ptr error;
+  try {
+    host_.admit(plane, leaving.keys.data(), leaving.host.data(), rows, next_fetch_,
+                [&](size_t i) { return leaving.rows[i].tile; });
+  } catch (...) {
+    error = std::current_exception();
+  }
+  size_t admitted = 0;
+  while (admitted < rows && leaving.host[admitted] != HostTier::NONE) ++admitted;
+  index_[plane]->erase(leaving.keys.data(), admitted);
+  for (size_t i = 0; i < admitted; ++i) {
+    const Leaving::Row& row = leaving.rows[i];
+    fetch.down.push_back({place(row.tile, row.slot), host_.record(row.tile, leaving.host[i])});
+    traffic_.host_written_bytes += host_.record_bytes(row.tile);
+  }
+  for (size_t i = 0; i < admitted; ++i)
+    if (const Leaving::Row& row = leaving.rows[i]; row.wanted > planned_)
+      want_later(row.tile, leaving.keys[i], row.wanted);
+  if (error) std::rethrow_exception(error);
+  if (admitted < rows) throw NoRoom{Room::host_full, 0};
+}
+
+// A row that was to leave stays: the index has it still.
+void Tiers::put_back(const Leaving::Row& row, uint64_t key) {
+  Residents& residents = residents_of(row.tile);
+  residents.enter(row.slot, row.tile, key, row.used);
+  residents.wanted(row.slot) = row.wanted;
+  if (population_ != nullptr && population_->reclaims(row.tile)) forget_below(row.tile, key);
+}
+
+// Gives a block back to the pool.
+void Tiers::clear_block(size_t shelf, uint32_t block, Fetch& fetch) {
+  const RowLayout& layout = shelves_[shelf]->layout();
+  Residents& residents = residents_[shelf];
+  no_blocks_ = false;
+  std::vector<uint32_t> slots;
+  auto choose = [&] {
+    for (uint32_t row = 0; row < layout.rows; ++row) {
+      const uint32_t slot = block << layout.shift | row;
+      if (residents.vacant(slot)) continue;
+      slots.push_back(slot);
+      let_go(residents, slot);
+    }
+  };
+  auto give = [&] {
+    for (const uint32_t slot : slots)
+      if (residents.vacant(slot)) shelves_[shelf]->give(slot);
+  };
+  try {
+    evict_after(choose, fetch);
+  } catch (...) {
+    give();
+    throw;
+  }
+  give();
+}
+
+// When no ticket is out, any row can leave, even one that the batch wants: it comes back where
+// there is room. First the other shelves give half of their blocks, then all give everything.
+Tiers::Room Tiers::give_way(size_t for_shelf, int attempt, Fetch& fetch) try {
+  for (size_t s = 0; s < shelves_.size(); ++s) {
+    if (attempt == 0 && s == for_shelf) continue;
+    std::vector<uint32_t> blocks = residents_[s].idle_blocks(ticket_ + 1);
+    if (attempt == 0) blocks.resize((blocks.size() + 1) / 2);
+    for (const uint32_t block : blocks) clear_block(s, block, fetch);
+  }
+  return Room::enough;
+} catch (const NoRoom& no) {
+  return no.reason;
+}
+
+// The slots that were found for missing rows are free again, but for those whose rows are back.
+void Tiers::undo() {
+  for (size_t i = 0; i < placed_; ++i) {
+    const Missing& row = missing_[i];
+    Residents& residents = residents_of(row.tile);
+    if (i < entered_) {
+      index_of(row.tile).erase(&row.key, 1);
+      residents.leave(row.slot);
+    }
+    if (residents.vacant(row.slot)) residents.shelf().give(row.slot);
+  }
+  placed_ = entered_ = 0;
+}
+
+}  // namespace ff
