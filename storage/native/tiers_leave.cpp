@@ -169,6 +169,9 @@ Tiers::Room Tiers::give_way(size_t for_shelf, int attempt, Fetch& fetch) try {
   return Room::enough;
 } catch (const NoRoom& no) {
   return no.reason;
+} catch (...) {
+  start(std::move(fetch));  // for those that have left
+  throw;
 }
 
 // The slots that were found for missing rows are free again, but for those whose rows are back.

@@ -106,3 +106,14 @@ def test_a_batch_that_waits_for_the_file_loses_no_row(tmp_path: Path) -> None:
     assert contents(pad) == one_tier(batches)
     pad.close()
     file.close()
+
+
+@pytest.mark.parametrize("host_bytes", range(200_000, 320_000, 20_000))
+def test_rows_that_give_way_to_others_are_moved(host_bytes: int) -> None:
+    host = HostTier(SPECS, budget_bytes=host_bytes)
+    pad = Pad(SPECS, budget_bytes=300_000, host=host)
+    small = [SegmentedRequest.of([Segment(0, np.arange(n, n + 100))]) for n in range(0, 1200, 100)]
+    large = [SegmentedRequest.of([Segment(1, np.arange(n))]) for n in range(100, 5000, 100)]
+    trained = train_until_full(pad, small + large)
+    assert contents(pad) == one_tier(trained)
+    pad.close()
