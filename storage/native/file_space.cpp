@@ -43,7 +43,7 @@ bool FileTier::grow(Kind& kind) {
   size_t needed = 1;
   {
     std::lock_guard<std::mutex> lock(mutex_);  // reads that end may free segments
-    if (segments.free() == 0) needed = 2;
+    if (segments.free() < KEPT) needed = 2;
   }
   borrow(kind, needed * segments.bytes());
   const size_t left = options_.budget_bytes > held_ ? options_.budget_bytes - held_ : 0;
@@ -68,7 +68,7 @@ bool FileTier::grow(Kind& kind) {
 bool FileTier::borrow(const Kind& kind, size_t bytes) {
   for (Kind& other : kinds_) {
     while (held_ + bytes > options_.budget_bytes)
-      if (&other == &kind || !discard_one(other, 1)) break;
+      if (&other == &kind || !discard_one(other, KEPT)) break;
   }
   return held_ + bytes <= options_.budget_bytes;
 }
@@ -100,8 +100,8 @@ void FileTier::discard_free() {
     }
 }
 
-// Moves the rows of the emptiest segment, so that it can be filled again. There is a free segment,
-// which takes them and has room left.
+// Moves the rows of the emptiest segment, so that it can be filled again; nothing to do if there is
+// one by now. There is a free segment, which takes them and has room left.
 void FileTier::clean(Kind& kind) {
   Segments& segments = kind.segments;
   uint32_t emptiest;
@@ -109,6 +109,8 @@ void FileTier::clean(Kind& kind) {
     std::lock_guard<std::mutex> lock(mutex_);
     emptiest = segments.emptiest();
     const bool gains = emptiest != NONE && segments.worth_cleaning(emptiest, CLEAN_AT_MOST);
+    // The last rows of the one that was to be cleaned may have left meanwhile.
+    if (!gains && segments.free() + segments.draining() > KEPT) return;
     if (!gains || segments.free() + segments.draining() == 0) refuse(kind);
   }
   read_segment(kind, emptiest);

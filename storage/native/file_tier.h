@@ -101,6 +101,7 @@ class FileTier final : public Tier {
 
  private:
   static constexpr uint32_t NONE = Segments::NONE;
+  static constexpr size_t KEPT = 1;  // free segments of each kind, for cleaning
 
   struct Kind {
     KindFacts facts;

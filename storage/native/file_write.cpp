@@ -40,7 +40,7 @@ void FileTier::append(Kind& kind, const std::vector<Incoming>& rows, bool cleani
 size_t FileTier::plan_run(Kind& kind, const std::vector<Incoming>& rows, size_t at, bool cleaning,
                           std::vector<Run>& runs) {
   const PageLayout& layout = kind.segments.page();
-  if (kind.full() && !open_segment(kind, cleaning ? 0 : 1)) {
+  if (kind.full() && !open_segment(kind, cleaning ? 0 : KEPT)) {
     flush(kind, rows, runs);
     if (cleaning) {
       std::lock_guard<std::mutex> lock(mutex_);
