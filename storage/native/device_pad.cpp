@@ -1,11 +1,48 @@
 #include "device_pad.h"
 
+#include <algorithm>
 #include <cstring>
 
-#include "device_rows.h"
 #include "errors.h"
 
 namespace ff {
+namespace {
+
+TileRows tile_rows(const Tile& tile) {
+  const TileSpec& spec = tile.spec();
+  TileRows rows{};
+  rows.rows = tile.view();
+  rows.rows.blocks = nullptr;
+  rows.table_key = table_key(spec.seed, spec.table);
+  rows.dim = spec.dim;
+  rows.column = spec.column;
+  rows.init_scale = spec.init.scale;
+  rows.initial = spec.optimizer.initial;
+  rows.dtype = spec.dtype;
+  rows.init = spec.init.kind;
+  rows.element_states = static_cast<uint8_t>(spec.optimizer.element_states());
+  rows.row_states = static_cast<uint8_t>(spec.optimizer.row_states());
+  return rows;
+}
+
+DeviceTiles device_tiles(const Device& device, const TileList& tiles) {
+  DeviceTiles there;
+  size_t longest = 0;
+  for (const auto& tile : tiles) {
+    there.rows.push_back(tile_rows(*tile));
+    longest = std::max<size_t>(longest, tile->layout().weight_stride);
+  }
+  const size_t bytes = there.rows.size() * sizeof(TileRows);
+  there.memory = DeviceMemory(device, bytes);
+  there.zeros = DeviceMemory(device, longest);
+  const Stream stream(device);
+  stream.copy_in(there.memory.data(), there.rows.data(), bytes);
+  stream.fill(there.zeros.data(), 0, longest);
+  stream.synchronize();
+  return there;
+}
+
+}  // namespace
 
 DeviceSlab::DeviceSlab(const Device& device, size_t bytes) {
   if (bytes == Pool::UNLIMITED)
@@ -28,15 +65,13 @@ DeviceSlab::DeviceSlab(const Device& device, size_t bytes) {
 }
 
 DevicePad::DevicePad(const Device& device, const TileList& tiles, int threads)
-    : device_(device), tiles_(tiles), threads_(threads) {}
+    : device_(device),
+      tiles_(tiles),
+      copies_(device),
+      released_(device),
+      mover_(device, there_, released_, threads) {}
 
-DevicePad::~DevicePad() = default;
-
-DeviceRows& DevicePad::rows() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (!rows_) rows_ = std::make_unique<DeviceRows>(device_, tiles_, threads_);
-  return *rows_;
-}
+void DevicePad::open() { there_ = device_tiles(device_, tiles_); }
 
 Meta* DevicePad::meta(const Fetch::Place& place) const {
   return tiles_[place.tile]->view().meta(place.weights, place.slot);
@@ -45,12 +80,12 @@ Meta* DevicePad::meta(const Fetch::Place& place) const {
 void DevicePad::bear(const std::vector<Fetch::Birth>& births) {
   if (births.empty()) return;
   for (const Fetch::Birth& birth : births) meta(birth.pad)->store({birth.time, 0});
-  rows().bear(births.data(), births.size());
+  mover_.bear(births.data(), births.size());
 }
 
 void DevicePad::store(const std::vector<Fetch::Move>& rows) {
   if (rows.empty()) return;
-  this->rows().store(rows.data(), rows.size());
+  mover_.store(rows.data(), rows.size(), false);
   for (const Fetch::Move& row : rows) {
     const Meta from = meta(row.pad)->load();
     const size_t bytes = tiles_[row.pad.tile]->layout().record_bytes();
@@ -66,36 +101,66 @@ void DevicePad::load(const std::vector<Fetch::Move>& rows) {
     memcpy(&to, row.host + bytes - sizeof to, sizeof to);
     meta(row.pad)->store(to);
   }
-  this->rows().load(rows.data(), rows.size());
+  mover_.load(rows.data(), rows.size(), false);
 }
 
 void DevicePad::copy(const Fetch::Place& from, const Fetch::Place& to) {
   meta(to)->store(meta(from)->load());
-  const DeviceRows::Copy row{from, to};
-  rows().copy(&row, 1);
+  const RowMover::Copy row{from, to};
+  mover_.copy(&row, 1);
 }
 
-void DevicePad::prepare(Ticket& ticket) { rows().upload(ticket); }
+void DevicePad::prepare(Ticket& ticket) {
+  if (!ticket.device) ticket.device = std::make_shared<DeviceTicket>(device_, there_);
+  ticket.device->send(ticket, copies_);
+}
+
+// The moment after which rows of released tickets are final: what moves rows waits for it.
+void DevicePad::used(const Stream& step) const {
+  step.wait(released_);  // of another stream, perhaps
+  released_.record(step);
+}
 
 void DevicePad::gather(const Ticket& ticket, const uint64_t* addresses, Dtype wire,
                        uint64_t stream) {
   const Stream step(device_, stream);
-  rows().gather(ticket, addresses, ticket.segments.size(), wire, step);
-  rows().released(step);
+  ticket.device->gather(ticket, addresses, wire, step);
+  used(step);
 }
 
 void DevicePad::update(Ticket& ticket, const uint64_t* addresses, Dtype wire, float lr,
                        uint64_t step_number, uint64_t stream) {
   const Stream step(device_, stream);
   const bool measure = population_ != nullptr && population_->by_gradient();
-  rows().update(ticket, addresses, ticket.segments.size(), wire, lr, step_number, step, measure);
-  rows().released(step);
+  const std::vector<RunRows> runs = runs_of(ticket, addresses, wire, lr, step_number);
+  ticket.device->update(ticket, addresses, wire, runs, measure, step);
+  used(step);
   if (population_ != nullptr) touch(ticket);
+}
+
+std::vector<RunRows> DevicePad::runs_of(const Ticket& ticket, const uint64_t* addresses, Dtype wire,
+                                        float lr, uint64_t step_number) const {
+  std::vector<RunRows> runs;
+  uint64_t groups = 0;
+  for (const Run& run : ticket.runs) {
+    const TileSpec& spec = tiles_[run.tile]->spec();
+    const size_t row = size_t{spec.dim} * bytes_of(wire);
+    const bool aligned =
+        spec.dim % 4 == 0 &&
+        std::all_of(addresses + run.segment_begin, addresses + run.segment_end,
+                    [&](uint64_t address) { return address % (4 * bytes_of(wire)) == 0; });
+    // Where group 0 would be: wraps around where that is below 0.
+    runs.push_back({noise_key(spec.seed, spec.table, step_number),
+                    addresses[run.segment_begin] - run.group_begin * row, groups - run.group_begin,
+                    spec.optimizer.at(lr, step_number), run.tile, run.distinct, aligned});
+    groups += run.group_end - run.group_begin;
+  }
+  return runs;
 }
 
 // What the batch says of its rows' worth.
 void DevicePad::touch(Ticket& ticket) const {
-  const float* norms = population_->by_gradient() ? rows_->norms(ticket) : nullptr;
+  const float* norms = population_->by_gradient() ? ticket.device->norms() : nullptr;
   ticket.touches.resize(1);
   for (size_t r = 0; r < ticket.runs.size(); ++r) {
     const Run& run = ticket.runs[r];

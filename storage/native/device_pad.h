@@ -1,20 +1,18 @@
 // A pad in the memory of a GPU: the memory itself, and who touches the rows there.
 //
-// Kernels (device_rows.h) do what concerns rows; metadata lies in host memory, where plans look at
-// it, and is moved here.
+// Planning stays on the host; what kernels need of a plan goes to the device ahead of the step.
+// Metadata of rows lies in host memory, too, where plans look at it: kernels neither know it nor
+// touch the last bytes of records, where it goes.
 #pragma once
 
-#include <memory>
-#include <mutex>
 #include <vector>
 
-#include "device.h"
+#include "device_ticket.h"
 #include "mapping.h"
 #include "row_memory.h"
+#include "row_mover.h"
 
 namespace ff {
-
-class DeviceRows;
 
 // So many bytes of a GPU, from a 2 MiB boundary on, and as much address space of the host, of which
 // only pages with metadata take memory.
@@ -36,10 +34,10 @@ class DeviceSlab {
 
 class DevicePad : public RowMemory {
  public:
-  // `tiles` may be filled until the first row comes.
+  // The device must outlive this and all tickets.
   DevicePad(const Device& device, const TileList& tiles, int threads);
-  ~DevicePad() override;
 
+  void open() override;
   void bear(const std::vector<Fetch::Birth>& births) override;
   void store(const std::vector<Fetch::Move>& rows) override;
   void load(const std::vector<Fetch::Move>& rows) override;
@@ -51,15 +49,18 @@ class DevicePad : public RowMemory {
               uint64_t stream) override;
 
  private:
-  DeviceRows& rows();
   Meta* meta(const Fetch::Place& place) const;
+  void used(const Stream& step) const;
+  std::vector<RunRows> runs_of(const Ticket& ticket, const uint64_t* addresses, Dtype wire,
+                               float lr, uint64_t step) const;
   void touch(Ticket& ticket) const;
 
   const Device& device_;
   const TileList& tiles_;
-  int threads_;
-  std::mutex mutex_;  // of what follows, for those who move rows
-  std::unique_ptr<DeviceRows> rows_;
+  DeviceTiles there_;
+  Stream copies_;
+  Event released_;
+  RowMover mover_;
 };
 
 }  // namespace ff

@@ -74,6 +74,7 @@ Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget,
       tiles_.push_back(std::make_unique<Tile>(spec, *pool_, limit));
   }
   zeros_.resize(longest);
+  rows_->open();
   if (!Population::needed(policy, specs)) return;
   population_ = std::make_unique<Population>(policy, tiles_);
   rows_->set_population(population_.get());

@@ -19,6 +19,9 @@ class RowMemory {
  public:
   virtual ~RowMemory() = default;
 
+  // All tiles are there; before anything else.
+  virtual void open() {}
+
   // Rows that come, leave or move. They are where they should be when the call returns, and are
   // touched after everything that was done for tickets released by then.
   virtual void bear(const std::vector<Fetch::Birth>& births) = 0;

@@ -78,24 +78,22 @@ void cut_updates(const Ticket& ticket, const std::vector<TileRows>& tiles, uint3
   };
   size_t total = 0;
   for (const Run& run : ticket.runs) {
-    const GroupRange groups = groups_of(run);
-    work.groups += groups.end - groups.begin;
-    total += (groups.end - groups.begin) * row_bytes(tiles[run.tile]) +
+    work.groups += run.group_end - run.group_begin;
+    total += (run.group_end - run.group_begin) * row_bytes(tiles[run.tile]) +
              (run.id_end - run.id_begin) * 4 * tiles[run.tile].dim;
   }
   const size_t limit = piece_bytes(total, processors);
   for (uint32_t r = 0; r < ticket.runs.size(); ++r) {
     const Run& run = ticket.runs[r];
     const TileRows& tile = tiles[run.tile];
-    const GroupRange groups = groups_of(run);
-    size_t begin = groups.begin, moved = 0;
+    size_t begin = run.group_begin, moved = 0;
     auto close = [&](size_t end) {
       if (end > begin)
         work.pieces.push_back({r, static_cast<uint32_t>(begin), static_cast<uint32_t>(end), 0, 0});
       begin = end;
       moved = 0;
     };
-    for (size_t group = groups.begin; group < groups.end; ++group) {
+    for (size_t group = run.group_begin; group < run.group_end; ++group) {
       const size_t entries = entries_of(run, group);
       if (entries > LONG_GROUP) {
         close(group);
@@ -107,7 +105,7 @@ void cut_updates(const Ticket& ticket, const std::vector<TileRows>& tiles, uint3
       moved += row_bytes(tile) + entries * 4 * tile.dim;
       if (moved >= limit) close(group + 1);
     }
-    close(groups.end);
+    close(run.group_end);
   }
 }
 

@@ -19,15 +19,6 @@ struct UpdateWork {
   size_t groups = 0;  // of all runs
 };
 
-// Groups of a run: the ids of a distinct one.
-struct GroupRange {
-  size_t begin, end;
-};
-inline GroupRange groups_of(const Run& run) {
-  if (run.distinct) return {run.id_begin, run.id_end};
-  return {run.group_begin, run.group_end};
-}
-
 void cut_replies(const Ticket& ticket, const std::vector<TileRows>& tiles, uint32_t processors,
                  std::vector<GatherPiece>& pieces);
 void cut_updates(const Ticket& ticket, const std::vector<TileRows>& tiles, uint32_t processors,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import doctest
+import gc
 import json
 import math
 import sys
@@ -177,6 +178,7 @@ def test_training(device: Literal["cpu", "cuda"], monkeypatch: pytest.MonkeyPatc
     if device == "cuda":  # the stand-in, but for the dense model
         monkeypatch.setattr(assembly, "agree_on_devices", lambda *_: half_gpu.half_gpus([0], 1))
     with half_gpu.opened() if device == "cuda" else nullcontext():
+        gc.collect()  # what other tests left must not go meanwhile
         held = gpu.held_bytes()
         training = bench_device_train.measure(bench_device_train.SMALL, 1, 2, LIMITS, device)
         result = next(training)
