@@ -7,7 +7,6 @@
 namespace ff {
 namespace {
 
-constexpr size_t ALIGNMENT = 64;
 constexpr uint32_t COPIED_BAGS = 16, SUMMED_BAGS = 4,
                    SUMMED_ROWS = 8;  // of a warp, where rows are wide
 
@@ -29,10 +28,8 @@ class DeviceRoute::Builder {
   Builder(const Plan& plan, const Route& route, DeviceRoute& to)
       : plan_(plan), route_(route), to_(to) {}
 
-  // Returns the bytes that are needed.
-  size_t build(char* memory) {
-    memory_ = memory;
-    bytes_ = 0;
+  void build() {
+    to_.parcel_.clear();
     to_.copies_.clear();
     put_tables();
     add_pool_jobs();
@@ -40,7 +37,6 @@ class DeviceRoute::Builder {
     finish(to_.pool_);
     finish(to_.rows_);
     finish(to_.totals_);
-    return bytes_;
   }
 
  private:
@@ -59,11 +55,9 @@ class DeviceRoute::Builder {
   // Where the array will lie on the device; null for an empty one.
   template <class T>
   const T* put(const T* from, size_t count) {
-    if (count == 0) return nullptr;
-    const size_t at = bytes_;
-    bytes_ += (count * sizeof(T) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    to_.copies_.push_back({from, count * sizeof(T), at});
-    return reinterpret_cast<const T*>(memory_ + at);
+    const auto part = to_.parcel_.add<char>(count * sizeof(T));
+    if (count > 0) to_.copies_.push_back({from, part});
+    return reinterpret_cast<const T*>(to_.parcel_.device(part));
   }
 
   template <class Values>
@@ -243,8 +237,6 @@ class DeviceRoute::Builder {
   const Plan& plan_;
   const Route& route_;
   DeviceRoute& to_;
-  char* memory_ = nullptr;
-  size_t bytes_ = 0;
   std::vector<Table> tables_;
   GradientSource* next_source_ = nullptr;
   uint64_t* next_holder_ = nullptr;
@@ -253,7 +245,7 @@ class DeviceRoute::Builder {
 };
 
 DeviceRoute::DeviceRoute(std::shared_ptr<Device> device)
-    : device_(std::move(device)), uploaded_(*device_), read_(*device_) {}
+    : device_(std::move(device)), parcel_(*device_), read_(*device_) {}
 
 void DeviceRoute::upload(const Plan& plan, const Route& route, const Stream& uploads) {
   const auto tables = static_cast<size_t>(plan.tables.size());
@@ -262,18 +254,15 @@ void DeviceRoute::upload(const Plan& plan, const Route& route, const Stream& upl
     for (size_t t = begin; t < end; ++t) long_rows_[t].find(route.tables[t], plan.tables[t].pooled);
   });
   Builder builder(plan, route, *this);
-  const size_t bytes = builder.build(nullptr);
-  uploaded_.synchronize();  // the pinned memory is free: the last batch in it was copied long ago
-  host_.reserve(*device_, bytes);
-  memory_.reserve(*device_, bytes);
-  builder.build(memory_.data());
+  builder.build();
+  parcel_.open();
+  builder.build();
   parallel_for(plan.threads, copies_.size(), 1, [&](size_t begin, size_t end, int) {
     for (size_t i = begin; i < end; ++i)
-      std::memcpy(host_.data() + copies_[i].at, copies_[i].from, copies_[i].bytes);
+      std::memcpy(parcel_.host(copies_[i].to), copies_[i].from, copies_[i].to.count);
   });
   uploads.wait(read_);
-  uploads.copy_in(memory_.data(), host_.data(), bytes);
-  uploaded_.record(uploads);
+  parcel_.send(uploads);
 }
 
 }  // namespace ff

@@ -9,8 +9,8 @@
 #include <memory>
 #include <vector>
 
-#include "device.h"
 #include "long_rows.h"
+#include "parcel.h"
 #include "route.h"
 #include "step_kernels.h"
 
@@ -46,7 +46,7 @@ class DeviceRoute {
   // Starts to copy the route to the device, on `uploads`. Waits if the memory is still read.
   void upload(const Plan& plan, const Route& route, const Stream& uploads);
   // What is enqueued on the stream after `begin` sees the route. `end` stands behind the kernels.
-  void begin(const Stream& stream) const { stream.wait(uploaded_); }
+  void begin(const Stream& stream) const { stream.wait(parcel_.sent()); }
   void end(const Stream& stream) const { read_.record(stream); }
 
   const Launch<PoolJob>& pool() const { return pool_; }
@@ -60,13 +60,12 @@ class DeviceRoute {
 
   struct Copy {
     const void* from;
-    size_t bytes, at;
+    Parcel::Part<char> to;
   };
 
   std::shared_ptr<Device> device_;  // first: it must go after the memory has gone
-  PinnedMemory host_;
-  DeviceMemory memory_;
-  Event uploaded_, read_;
+  Parcel parcel_;
+  Event read_;
   Launch<PoolJob> pool_;
   Launch<SumJob> rows_, totals_;
   uint32_t parts_ = 0;
