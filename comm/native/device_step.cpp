@@ -7,12 +7,6 @@
 namespace ff {
 namespace {
 
-std::string kernel_of(const char* name, Dtype dtype) {
-  return std::string(name) + (dtype == Dtype::bf16   ? "_bf16"
-                              : dtype == Dtype::fp16 ? "_fp16"
-                                                     : "_fp32");
-}
-
 bool is_aligned(const Matrix& matrix) {
   return (reinterpret_cast<uint64_t>(matrix.data) | static_cast<uint64_t>(matrix.stride)) % 16 == 0;
 }
@@ -67,7 +61,7 @@ void DeviceStep::pool(const Route& route, const uint8_t* got, const Outputs& out
   args.got = got;
   args.out = matrices_of(out);
   there.begin(stream);
-  launch(kernel_of("pool", plan_.wire), there.pool(), args, stream);
+  launch(kernel_for("pool", plan_.wire), there.pool(), args, stream);
   there.end(stream);
 }
 
@@ -82,7 +76,7 @@ void DeviceStep::spread(const Route& route, const Outputs& grad, uint8_t* sent,
   args.partial = {reinterpret_cast<uint8_t*>(partial_.data()), stride};
   args.grad = matrices_of(grad);
   there.begin(stream);
-  launch(kernel_of("spread", grad.dtype), there.rows(), args, stream);
+  launch(kernel_for("spread", grad.dtype), there.rows(), args, stream);
   args.grad = {};
   args.grad.pooled = args.partial;
   args.grad.aligned = true;

@@ -1,59 +1,8 @@
 #include "device.h"
 
-#include <dlfcn.h>
-
-#include <type_traits>
+#include "cuda_driver.h"
 
 namespace ff {
-
-// Names and shapes of the functions as in cuda.h (CUDA 11 and later keep the _v2 names). Handles
-// are pointers or 64-bit addresses there; all results are CUresult, 0 for success.
-struct Driver {
-  using Handle = void*;
-  using Address = unsigned long long;
-
-  int (*init)(unsigned);
-  int (*error_name)(int, const char**);
-  int (*error_string)(int, const char**);
-  int (*device_get)(int*, int);
-  int (*device_attribute)(int*, int, int);
-  int (*retain)(Handle*, int);
-  int (*release)(int);
-  int (*set_current)(Handle);
-  int (*allocate)(Address*, size_t);
-  int (*free)(Address);
-  int (*host_allocate)(void**, size_t, unsigned);
-  int (*host_free)(void*);
-  int (*host_register)(void*, size_t, unsigned);
-  int (*host_unregister)(void*);
-  int (*copy_in)(Address, const void*, size_t, Handle);
-  int (*copy_out)(void*, Address, size_t, Handle);
-  int (*copy)(Address, Address, size_t, Handle);
-  int (*fill)(Address, unsigned char, size_t, Handle);
-  int (*stream_create)(Handle*, unsigned);
-  int (*stream_destroy)(Handle);
-  int (*stream_synchronize)(Handle);
-  int (*stream_wait)(Handle, Handle, unsigned);
-  int (*event_create)(Handle*, unsigned);
-  int (*event_destroy)(Handle);
-  int (*event_record)(Handle, Handle);
-  int (*event_query)(Handle);
-  int (*event_synchronize)(Handle);
-  int (*launch)(Handle, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
-                Handle, void**, void**);
-
-  explicit Driver(const std::string& library);
-
-  void check(int result, const std::string& what) const {
-    if (result == 0) return;
-    const char *name = nullptr, *text = nullptr;
-    error_name(result, &name);
-    error_string(result, &text);
-    throw DeviceError(what + ": " + (name ? name : "unknown error") + " (" +
-                      std::to_string(result) + (text ? std::string("), ") + text : ")"));
-  }
-};
-
 namespace {
 
 constexpr int NOT_READY = 600, PROCESSORS = 16;  // CUresult; CUdevice_attribute
@@ -64,46 +13,9 @@ Driver::Handle handle_of(uint64_t handle) { return reinterpret_cast<Driver::Hand
 
 }  // namespace
 
-Driver::Driver(const std::string& library) {
-  void* const lib = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (lib == nullptr)
-    throw DeviceError("no CUDA driver: " + std::string(dlerror()) +
-                      "; install NVIDIA's driver, or ask for the CPU");
-  auto load = [&](auto& function, const char* name) {
-    void* const symbol = dlsym(lib, name);
-    if (symbol == nullptr)
-      throw DeviceError(library + " has no " + name + ": install a newer NVIDIA driver");
-    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(symbol);
-  };
-  load(init, "cuInit");
-  load(error_name, "cuGetErrorName");
-  load(error_string, "cuGetErrorString");
-  load(device_get, "cuDeviceGet");
-  load(device_attribute, "cuDeviceGetAttribute");
-  load(retain, "cuDevicePrimaryCtxRetain");
-  load(release, "cuDevicePrimaryCtxRelease_v2");
-  load(set_current, "cuCtxSetCurrent");
-  load(allocate, "cuMemAlloc_v2");
-  load(free, "cuMemFree_v2");
-  load(host_allocate, "cuMemHostAlloc");
-  load(host_free, "cuMemFreeHost");
-  load(host_register, "cuMemHostRegister_v2");
-  load(host_unregister, "cuMemHostUnregister");
-  load(copy_in, "cuMemcpyHtoDAsync_v2");
-  load(copy_out, "cuMemcpyDtoHAsync_v2");
-  load(copy, "cuMemcpyDtoDAsync_v2");
-  load(fill, "cuMemsetD8Async");
-  load(stream_create, "cuStreamCreate");
-  load(stream_destroy, "cuStreamDestroy_v2");
-  load(stream_synchronize, "cuStreamSynchronize");
-  load(stream_wait, "cuStreamWaitEvent");
-  load(event_create, "cuEventCreate");
-  load(event_destroy, "cuEventDestroy_v2");
-  load(event_record, "cuEventRecord");
-  load(event_query, "cuEventQuery");
-  load(event_synchronize, "cuEventSynchronize");
-  load(launch, "cuLaunchKernel");
-  check(init(0), "cuInit");
+std::string kernel_for(const char* name, Dtype dtype) {
+  const char* const types[] = {"_fp32", "_bf16", "_fp16"};
+  return name + std::string(types[static_cast<int>(dtype)]);
 }
 
 Device::Device(const std::string& library, int ordinal, Kernels kernels)

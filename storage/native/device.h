@@ -15,13 +15,18 @@
 #include <string>
 #include <utility>
 
+#include "half.h"
+
 namespace ff {
 
 struct DeviceError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-struct Driver;  // the functions of libcuda (device.cpp)
+struct Driver;  // the functions of libcuda (cuda_driver.h)
+
+// The kernel of that name for elements of a type: "gather_bf16".
+std::string kernel_for(const char* name, Dtype dtype);
 
 class Device {
  public:

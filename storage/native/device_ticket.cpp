@@ -8,11 +8,6 @@
 namespace ff {
 namespace {
 
-std::string kernel_of(const char* verb, Dtype wire) {
-  const char* const names[] = {"_fp32", "_bf16", "_fp16"};
-  return verb + std::string(names[static_cast<int>(wire)]);
-}
-
 template <class T>
 void fill_part(const Parcel& parcel, Parcel::Part<T> part, const T* from) {
   if (part.count > 0) memcpy(parcel.host(part), from, part.count * sizeof(T));
@@ -154,7 +149,7 @@ void DeviceTicket::gather(const Ticket& ticket, const uint64_t* addresses, Dtype
   const GatherArgs args{plan_.device(reply_pieces_), plan_.device(segments_),
                         to_replies_.device(replies), plan_.device(rows_at_),
                         plan_.device(offsets_),      plan_.device(weights_)};
-  step.launch(kernel_of("gather", wire).c_str(), replies_.size(), ROW_THREADS, args);
+  step.launch(kernel_for("gather", wire).c_str(), replies_.size(), ROW_THREADS, args);
   used_.record(step);
 }
 
@@ -191,9 +186,9 @@ void DeviceTicket::update(const Ticket& ticket, const uint64_t* addresses, Dtype
                   sums_.as<float>(),
                   measure ? norms_.as<float>() : nullptr};
   constexpr size_t WARPS = ROW_THREADS / 32;
-  step.launch(kernel_of("sum", wire).c_str(), (work_.chunks.size() + WARPS - 1) / WARPS,
+  step.launch(kernel_for("sum", wire).c_str(), (work_.chunks.size() + WARPS - 1) / WARPS,
               ROW_THREADS, args);
-  step.launch(kernel_of("update", wire).c_str(), work_.pieces.size(), ROW_THREADS, args);
+  step.launch(kernel_for("update", wire).c_str(), work_.pieces.size(), ROW_THREADS, args);
   args.pieces = plan_.device(long_pieces_);
   step.launch("update_long", work_.long_pieces.size(), ROW_THREADS, args);
   if (norm_bytes > 0) step.copy_out(norms_here_.data(), norms_.data(), norm_bytes);

@@ -1,8 +1,8 @@
-// The functions of libcuda that storage/native/device.cpp looks for, on a device that is not there:
-// its memory is the host's (memory.h), its streams are threads (stream.h), its kernels run here
-// (block.h). Here are errors, devices and contexts; driver_memory.cpp and driver_streams.cpp have
-// the others. An error of a kernel, or damage to memory, is told by every later call, as by a real
-// driver; cuGetErrorString then says what happened.
+// The functions of libcuda that storage/native/cuda_driver.cpp looks for, on a device that is not
+// there: its memory is the host's (memory.h), its streams are threads (stream.h), its kernels run
+// here (block.h). Here are errors, devices and contexts; driver_memory.cpp and driver_streams.cpp
+// have the others. An error of a kernel, or damage to memory, is told by every later call, as by a
+// real driver; cuGetErrorString then says what happened.
 #include "driver.h"
 
 #include <cstdio>

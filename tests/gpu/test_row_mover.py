@@ -12,6 +12,7 @@ import pytest
 SOURCES = (
     "tests/storage/row_mover.cpp",
     "storage/native/row_mover.cpp",
+    "storage/native/cuda_driver.cpp",
     "storage/native/device.cpp",
 )
 
