@@ -8,8 +8,10 @@ blocks of 64 bytes, and both ends know them before the call.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,3 +89,23 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the channels. Collective over the world."""
+
+
+class Closing(ABC):
+    """A backend that a `with` closes, unless an error ends it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the channels. Collective over the world."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:  # after an error the other ranks may be anywhere: no collective calls
+            self.close()

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from fourfold.comm.backend import BLOCK, Blocks
+from fourfold.comm.backend import BLOCK, Blocks, Closing
 from fourfold.comm.errors import CommError
 from fourfold.comm.reduction import MpiReduction, Reducer
 
@@ -30,7 +29,7 @@ SHORTEST_SLEEP, LONGEST_SLEEP = 20e-6, 400e-6
 """Seconds between later tests: doubled each time, so a long wait costs no core."""
 
 
-class MpiBackend:
+class MpiBackend(Closing):
     """All ranks of `world`; `dense_ranks` (default: all) are those that all-reduce.
 
     Collective over `world`. Close it, or use it as a context manager.
@@ -94,18 +93,6 @@ class MpiBackend:
         self._route.Free()
         self._step.Free()
         self._block.Free()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:  # after an error the other ranks may be anywhere: no collective calls
-            self.close()
 
     def _buffer(self, blocks: Blocks) -> list[Any]:
         return [blocks.memory, (blocks.counts, blocks.starts), self._block]

@@ -13,14 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from mpi4py import MPI
 
 from fourfold.comm._native import Device, Event, Stream
-from fourfold.comm.backend import BLOCK, Backend, Blocks, Reduction
+from fourfold.comm.backend import BLOCK, Backend, Blocks, Closing, Reduction
 from fourfold.comm.errors import CommError
 from fourfold.comm.nccl_channels import agree_on_nccl, open_channel
 from fourfold.comm.staged import float32_of
@@ -66,7 +65,7 @@ def _transfer(kind: Literal["send", "recv"], peer: int, blocks: Blocks) -> Trans
     return Transfer(kind, peer, int(blocks.starts[peer]) * BLOCK, int(blocks.counts[peer]) * BLOCK)
 
 
-class NcclBackend:
+class NcclBackend(Closing):
     """All ranks of `world`, each with a GPU of its own.
 
     base: carries the ids, over the same ranks; closed with this. stream: of the steps. dense_ranks
@@ -153,18 +152,6 @@ class NcclBackend:
             if channel is not None:
                 channel.destroy()
         self._base.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:  # after an error the other ranks may be anywhere: no collective calls
-            self.close()
 
     def _fail(self, what: str, error: Exception) -> NoReturn:
         self._watchdog.raise_failure(error)

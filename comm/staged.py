@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fourfold.comm._native import Device, Event, PinnedBuffer, Stream
-from fourfold.comm.backend import BLOCK, Backend, Blocks, Reduction
+from fourfold.comm.backend import BLOCK, Backend, Blocks, Closing, Reduction
 from fourfold.comm.device import DeviceArray, as_device_array
 
 
-class StagedBackend:
+class StagedBackend(Closing):
     """A backend for memory of a GPU, on top of one for the host's, which it closes.
 
     stream: of the steps. Local: the other ranks need not be staged.

@@ -9,6 +9,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from fourfold.comm.route import WIRE_BYTES
 from fourfold.jobs.bench_session import Session, random_rows
 from fourfold.storage import (
     Pad,
@@ -24,7 +25,6 @@ from fourfold.storage.tier import HostTier
 
 CHUNK = 1 << 20  # rows born at a time
 LR = 0.01
-WIRE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 ROOM = 4 << 20  # bytes of a tile's last blocks, at most
 
 Ids = NDArray[np.int64]

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fourfold.comm.route import WIRE_BYTES
 from fourfold.jobs.bench_device_pad import (
-    WIRE_BYTES,
     Batch,
     Planned,
     budget_of,

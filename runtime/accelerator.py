@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 
@@ -14,7 +14,11 @@ from fourfold.runtime.roles import Roles
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from fourfold.comm._native import Device as CommDevice
+    from fourfold.comm._native import Stream
     from fourfold.comm.backend import Backend
+    from fourfold.comm.device import DeviceMemory
+    from fourfold.storage._native import Device as StorageDevice
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +29,9 @@ class Accelerator:
     between them.
     """
 
-    storage: Any
+    storage: StorageDevice
     """`_native.Device` of storage."""
-    comm: Any
+    comm: CommDevice
     """`_native.Device` of comm."""
     stream: int
     """CUstream: what is torch's current one when this is made. Steps must run on it."""
@@ -53,13 +57,13 @@ class Accelerator:
             torch.cuda.current_stream(device.ordinal).cuda_stream,
         )
 
-    def comm_stream(self) -> Any:
+    def comm_stream(self) -> Stream:
         """The stream, as comm knows it."""
         from fourfold.comm._native import Stream
 
         return Stream(self.comm, self.stream)
 
-    def memory(self) -> Any:
+    def memory(self) -> DeviceMemory:
         """Make what an exchange keeps rows and gradients in."""
         from fourfold.comm.device import DeviceMemory
 

@@ -114,7 +114,7 @@ def create_bags(
             hash_ids=[table.hash_ids for table in tables],
             credits=credits,
             threads=threads,
-            **({} if gpu is None else {"memory": gpu.memory()}),
+            memory=None if gpu is None else gpu.memory(),
         )
         for channels, credits in ((backend, earning), (eval_backend, None))
     )

@@ -183,7 +183,8 @@ def _open(
             host=host,
             file=file,
             reclaim=reclaim,
-            **({} if gpu is None else {"device": gpu.storage, "stream": gpu.stream}),
+            device=None if gpu is None else gpu.storage,
+            stream=0 if gpu is None else gpu.stream,
         )
     except BaseException:
         if file is not None and file.path is not None:
