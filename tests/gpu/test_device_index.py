@@ -8,15 +8,13 @@ import gpu
 import numpy as np
 import pytest
 from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from index_model import AgainstDict, Keys, meeting_keys, random_keys, u64
 from numpy.typing import NDArray
 
 from fourfold.storage import _native
 from fourfold.storage.device_index import ABSENT, DeviceIndex
 from fourfold.storage.errors import DeviceError
 
-Keys = NDArray[np.uint64]
 Slots = NDArray[np.uint32]
 
 PLACES = ["host", *gpu.devices()]
@@ -25,8 +23,8 @@ PLACES = ["host", *gpu.devices()]
 class Index(Protocol):
     """What `_native.Index` offers; new keys get slots 0, 1, 2, ..."""
 
-    def find(self, keys: Keys) -> Slots: ...
-    def insert(self, keys: Keys) -> tuple[Slots, int]: ...
+    def find(self, keys: Keys, threads: int = 1) -> Slots: ...
+    def insert(self, keys: Keys, threads: int = 1) -> tuple[Slots, int]: ...
     def erase(self, keys: Keys) -> int: ...
     def items(self) -> tuple[Keys, Slots]: ...
     def clear(self) -> None: ...
@@ -38,19 +36,21 @@ class Index(Protocol):
 
 
 class OnDevice:
-    """The same with the arrays on a device."""
+    """The same with the arrays on a device, which has threads of its own."""
 
     def __init__(self, name: str, expected: int = 0) -> None:
         self.name = name
         self.index = DeviceIndex(gpu.open_device(name, _native), expected)
         self.next = 0
 
-    def find(self, keys: Keys) -> Slots:
+    def find(self, keys: Keys, threads: int = 1) -> Slots:
         here, slots = gpu.to_device(keys, self.name), gpu.empty(len(keys), np.uint32, self.name)
         self.index.find(here.address, slots.address, len(keys))
         return slots.numpy()
 
-    def insert(self, keys: Keys, free: Slots | None = None) -> tuple[Slots, int]:
+    def insert(
+        self, keys: Keys, threads: int = 1, *, free: Slots | None = None
+    ) -> tuple[Slots, int]:
         here, slots = gpu.to_device(keys, self.name), gpu.empty(len(keys), np.uint32, self.name)
         if free is None:
             num_new = self.index.insert(here.address, slots.address, len(keys), first=self.next)
@@ -99,111 +99,10 @@ def make(place: str, expected: int = 0) -> Index:
     return _native.Index(expected) if place == "host" else OnDevice(place, expected)
 
 
-def u64(values: object) -> Keys:
-    return np.asarray(values, dtype=np.uint64)
-
-
-def random_keys(num_keys: int, seed: int = 0) -> Keys:
-    return np.random.default_rng(seed).integers(0, 2**64, num_keys, dtype=np.uint64)
-
-
-def key_of_hash(x: Keys) -> Keys:
-    """Invert the hash of the index: whoever knows it can choose keys that meet."""
-
-    def back(x: Keys) -> Keys:
-        return x ^ (x >> u64(27)) ^ (x >> u64(54))
-
-    x = back(x) * u64(pow(0x1C69B3F74AC4AE35, -1, 2**64))
-    x = (x ^ (x >> u64(33))) * u64(pow(0x3C79AC492BA7B653, -1, 2**64))
-    return back(x)
-
-
-def meeting_keys(num_keys: int, hash_from: int = 2**63) -> Keys:
-    """Keys with one home, and on a device one stride: their hashes differ in the middle."""
-    return key_of_hash(u64(hash_from) + (np.arange(num_keys, dtype=np.uint64) << u64(32)))
-
-
-MEETING = meeting_keys(64).tolist()
-
-
-class AgainstDict(RuleBasedStateMachine):
-    """Any sequence of calls, compared with a dict after each."""
-
-    place = "host"
-    keys = st.lists(
-        st.one_of(
-            st.integers(0, 300),
-            st.integers(0, 2**64 - 1),
-            st.sampled_from([0, 2**64 - 1, 2**63]),
-            st.sampled_from(MEETING),
-        ),
-        max_size=60,
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.index = make(self.place)
-        self.model: dict[int, int] = {}
-        self.next = 0
-
-    def enter(self, keys: Keys) -> None:
-        slots, num_new = self.index.insert(keys)
-        before = len(self.model)
-        for key, slot in zip(keys.tolist(), slots.tolist(), strict=True):
-            if key not in self.model:
-                self.model[key] = self.next
-                self.next += 1
-            assert slot == self.model[key]
-        assert num_new == len(self.model) - before
-
-    @rule(keys=keys)
-    def insert(self, keys: list[int]) -> None:
-        self.enter(u64(keys))
-
-    @rule(first=st.integers(0, 2**64 - 1), stride=st.integers(1, 2**64 - 1), n=st.integers(1, 400))
-    def insert_progression(self, first: int, stride: int, n: int) -> None:
-        self.enter(np.arange(n, dtype=np.uint64) * u64(stride) + u64(first))
-
-    @rule(keys=keys)
-    def erase(self, keys: list[int]) -> None:
-        present = {key for key in keys if key in self.model}
-        assert self.index.erase(u64(keys)) == len(present)
-        for key in present:
-            del self.model[key]
-
-    @precondition(lambda self: self.model)
-    @rule(data=st.data(), share=st.sampled_from([2, 3, 10]))
-    def erase_present(self, data: st.DataObject, share: int) -> None:
-        offset = data.draw(st.integers(0, share - 1))
-        keys = list(self.model)[offset::share]
-        assert self.index.erase(u64(keys)) == len(keys)
-        for key in keys:
-            del self.model[key]
-
-    @rule(keys=keys)
-    def find(self, keys: list[int]) -> None:
-        expected = [self.model.get(key, ABSENT) for key in keys]
-        assert self.index.find(u64(keys)).tolist() == expected
-
-    @rule()
-    def clear(self) -> None:
-        self.index.clear()
-        self.model.clear()
-        self.next = 0
-
-    @invariant()
-    def same_items(self) -> None:
-        assert len(self.index) == len(self.model)
-        assert self.index.consistent()
-        keys, slots = self.index.items()
-        assert dict(zip(keys.tolist(), slots.tolist(), strict=True)) == self.model
-        assert self.index.find(u64(list(self.model))).tolist() == list(self.model.values())
-
-
 @pytest.mark.parametrize("place", PLACES)
 class TestIndex:
     def test_any_sequence_of_calls_does_what_a_dict_does(self, place: str) -> None:
-        machine = type("Machine", (AgainstDict,), {"place": place})
+        machine = type("Machine", (AgainstDict,), {"make": staticmethod(lambda: make(place))})
         case = machine.TestCase
         case.settings = settings(max_examples=25, stateful_step_count=12, deadline=None)
         case("runTest").runTest()
@@ -303,7 +202,9 @@ class TestDeviceIndex:
         index = OnDevice(name)
         index.insert(u64([7, 8]))
 
-        slots, num_new = index.insert(u64([9, 7, 5, 9, 0]), np.array([40, 11, 93, 5], np.uint32))
+        slots, num_new = index.insert(
+            u64([9, 7, 5, 9, 0]), free=np.array([40, 11, 93, 5], np.uint32)
+        )
 
         assert num_new == 3
         assert slots.tolist() == [40, 0, 11, 40, 93]
@@ -313,7 +214,7 @@ class TestDeviceIndex:
         index.insert(u64([7, 8]))
 
         with pytest.raises(OverflowError, match="3 new keys, but only 2 slots are left"):
-            index.insert(u64([1, 2, 7, 3]), np.array([4, 5], np.uint32))
+            index.insert(u64([1, 2, 7, 3]), free=np.array([4, 5], np.uint32))
         index.next = 2**32 - 3
         with pytest.raises(OverflowError, match="3 new keys, but only 2 slots are left"):
             index.insert(u64([1, 2, 7, 3]))
@@ -331,7 +232,7 @@ class TestDeviceIndex:
     def test_items_come_by_slot(self, name: str) -> None:
         index, keys = OnDevice(name), random_keys(3_000)
         order = np.random.default_rng(2).permutation(3_000).astype(np.uint32)
-        index.insert(keys, order)
+        index.insert(keys, free=order)
         got, slots = index.items()
         assert np.array_equal(slots, np.arange(3_000))
         assert np.array_equal(got, keys[np.argsort(order)])
