@@ -78,6 +78,24 @@ void Index::find_part(const uint64_t* keys, uint32_t* slots, size_t n) const {
   close();
 }
 
+void Index::enter(const uint64_t* keys, const uint32_t* slots, size_t n) {
+  size_t homes[AHEAD];
+  size_t ahead = 0;
+  for (size_t i = 0; i < n; ++i) {
+    for (; ahead < std::min(n, i + AHEAD); ++ahead)
+      ask_at(homes[ahead % AHEAD] = home(keys[ahead]));
+    if (i + SOON < ahead) ask_behind(homes[(i + SOON) % AHEAD]);
+    if (size_ >= room_) {
+      make_room();
+      homes[i % AHEAD] = home(keys[i]);
+      ahead = i + 1;  // homes may be others now
+    }
+    reserve(1);
+    place({keys[i], slots[i]}, homes[i % AHEAD]);
+    ++size_;
+  }
+}
+
 // Moves the frontier until one more key fits under the load, into the next level if it must.
 void Index::make_room() {
   while (size_ >= room_) {
@@ -107,7 +125,7 @@ void Index::move_frontier() {
   }
   reserve(moving_.size());
   if (Bucket& only = buckets()[from]; only.overflow == 0)
-    only.occupied &= ~leaving;
+    only.occupied &= ~leaving;  // nobody who leaves his home is away
   else
     for (const Entry& entry : moving_) remove(entry.key, from);
   scale_.frontier = from;
@@ -131,19 +149,23 @@ uint32_t Index::remove(uint64_t key, size_t first) {
 // Closes a hole: the nearest key that overflowed this bucket comes back into it and leaves a hole
 // of its own, until a hole is where nothing has overflowed.
 void Index::fill(size_t hole, int way) {
-  for (size_t at = hole; buckets()[hole].overflow != 0;) {
-    Bucket& next = buckets()[++at];
-    for (unsigned ways = next.occupied; ways != 0; ways &= ways - 1) {
+  Bucket* const all = buckets();
+  for (size_t at = hole; all[hole].overflow != 0;) {
+    const Bucket& next = all[++at];
+    for (unsigned ways = next.away; ways != 0; ways &= ways - 1) {
       const int other = __builtin_ctz(ways);
-      if (home(next.key[other]) > hole) continue;
-      buckets()[hole].key[way] = next.key[other];
-      buckets()[hole].slot[way] = next.slot[other];
-      for (; hole < at; ++hole) --buckets()[hole].overflow;
+      const size_t home = this->home(next.key[other]);
+      if (home > hole) continue;
+      all[hole].key[way] = next.key[other];
+      all[hole].slot[way] = next.slot[other];
+      set_away(all[hole], way, home != hole);
+      for (; hole < at; ++hole) --all[hole].overflow;
       way = other;
       break;
     }
   }
-  buckets()[hole].occupied &= ~(1u << way);
+  all[hole].occupied &= ~(1u << way);
+  set_away(all[hole], way, false);
 }
 
 void Index::replace(const uint64_t* keys, const uint32_t* slots, size_t n) {
@@ -156,19 +178,52 @@ void Index::replace(const uint64_t* keys, const uint32_t* slots, size_t n) {
   }
 }
 
+// As find_part does: what is simple at once, without branches. A bucket that nothing has overflowed
+// has the key or nobody has it, and a hole in it is nobody's business.
 size_t Index::erase(const uint64_t* keys, size_t n, uint32_t* slots) {
   const size_t before = size_;
+  const Scale scale = scale_;
+  Bucket* const all = buckets();
   size_t homes[AHEAD];
-  size_t ahead = 0;
+  struct Open {
+    size_t i, home;
+  } open[LATER];
+  size_t opened = 0, erased = 0;
+  auto ask = [&](size_t i) FF_ALWAYS {
+    homes[i % AHEAD] = scale.home(index_hash(keys[i]));
+    ask_at(homes[i % AHEAD]);
+  };
+  auto look = [&](size_t i) FF_ALWAYS {
+    const size_t home = homes[i % AHEAD];
+    Bucket& bucket = all[home];
+    const bool simple = bucket.overflow == 0;
+    const unsigned ways = simple ? match(bucket, keys[i]) : 0;
+    bucket.occupied &= ~ways;
+    bucket.away &= ~ways;
+    erased += ways != 0;
+    if (slots != nullptr) slots[i] = ways != 0 ? bucket.slot[__builtin_ctz(ways)] : NONE;
+    open[opened] = {i, home};
+    __builtin_prefetch(&bucket + !simple, 1);
+    __builtin_prefetch(&bucket + 2 * !simple, 1);
+    opened += !simple;
+  };
+  auto close = [&] {
+    for (size_t o = 0; o < opened; ++o) {
+      const uint32_t slot = remove(keys[open[o].i], open[o].home);
+      erased += slot != NONE;
+      if (slots != nullptr) slots[open[o].i] = slot;
+    }
+    opened = 0;
+  };
+  for (size_t i = 0; i < std::min(n, AHEAD); ++i) ask(i);
   for (size_t i = 0; i < n; ++i) {
-    for (; ahead < std::min(n, i + AHEAD); ++ahead)
-      ask_at(homes[ahead % AHEAD] = home(keys[ahead]));
-    if (i + SOON < n) ask_behind(homes[(i + SOON) % AHEAD]);
-    const uint32_t slot = remove(keys[i], homes[i % AHEAD]);
-    size_ -= slot != NONE;
-    if (slots != nullptr) slots[i] = slot;
+    look(i);
+    if (i + AHEAD < n) ask(i + AHEAD);
+    if (opened == LATER) close();
   }
-  return before - size_;
+  close();
+  size_ = before - erased;
+  return erased;
 }
 
 std::pair<size_t, size_t> Index::probes() const {
@@ -191,7 +246,7 @@ bool Index::consistent() const {
     const Bucket& bucket = buckets()[at];
     for (unsigned ways = bucket.occupied; ways != 0; ways &= ways - 1, ++keys) {
       const size_t first = home(bucket.key[__builtin_ctz(ways)]);
-      if (first > at) return false;
+      if (first > at || (first != at) != (bucket.away >> __builtin_ctz(ways) & 1)) return false;
       for (size_t passed = first; passed < at; ++passed) ++overflow[passed];
     }
   }
@@ -199,6 +254,7 @@ bool Index::consistent() const {
     const Bucket& bucket = buckets()[at];
     if (bucket.overflow != overflow[at]) return false;
     if (bucket.overflow != 0 && bucket.occupied != FULL) return false;
+    if ((bucket.away & ~bucket.occupied) != 0) return false;
   }
   return keys == size_ && size_ <= room_;
 }

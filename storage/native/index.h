@@ -16,7 +16,8 @@
 //           [ small scale, not moved ) . . . . [ large scale, moved  )[ spill
 //
 // Erasing pulls overflowed keys back, so the array is always one that insertions alone could have
-// left: no tombstones, and churn cannot lengthen probes. Every 64-bit key is legal.
+// left: no tombstones, and churn cannot lengthen probes. A bit per key says whether it is away from
+// home, so that only those are looked at. Every 64-bit key is legal.
 //
 // Const members may run concurrently with each other; anything else needs exclusive access (the pad
 // holds its mutex). Sizes are bounded by the slots: below 2^32 - 1 keys.
@@ -90,6 +91,9 @@ class Index {
   template <class NewSlot>
   size_t insert_missing(const uint64_t* keys, uint32_t* slots, size_t n, NewSlot&& new_slot);
 
+  // Enters keys that are absent, each once. If memory is out, keys before that position are in.
+  void enter(const uint64_t* keys, const uint32_t* slots, size_t n);
+
   // The slot of keys[i], which is present, is slots[i] from now on; absent keys are passed over.
   void replace(const uint64_t* keys, const uint32_t* slots, size_t n);
 
@@ -123,7 +127,7 @@ class Index {
   static constexpr unsigned FULL = (1u << WAYS) - 1;
   static constexpr size_t LOAD = 3;       // keys per bucket in use
   static constexpr size_t AHEAD = 64;     // keys whose homes are asked for ahead
-  static constexpr size_t SOON = 8;       // keys ahead whose homes are there
+  static constexpr size_t SOON = 24;      // keys ahead whose homes are there
   static constexpr size_t STEPS = 16;     // buckets that for_each asks for ahead
   static constexpr size_t LATER = 16;     // keys not at home that are looked for together
   static constexpr size_t GRAIN = 4096;   // keys worth a thread
@@ -133,8 +137,9 @@ class Index {
   struct alignas(64) Bucket {
     uint64_t key[WAYS];
     uint32_t slot[WAYS];
-    uint32_t occupied : WAYS;       // bit per way
-    uint32_t overflow : 32 - WAYS;  // keys with home here or before that lie past this bucket
+    uint32_t occupied : WAYS;           // bit per way
+    uint32_t away : WAYS;               // of these, whose keys have their home before this bucket
+    uint32_t overflow : 32 - 2 * WAYS;  // keys with home here or before that lie past this bucket
   };
   static_assert(sizeof(Bucket) == 64);
 
@@ -170,11 +175,19 @@ class Index {
     return ways != 0 ? home->slot[__builtin_ctz(ways)] : NONE;
   }
 
+  static void set_away(Bucket& bucket, int way, bool away) {
+    bucket.away = (bucket.away & ~(1u << way)) | static_cast<uint32_t>(away) << way;
+  }
   Bucket* buckets() const { return static_cast<Bucket*>(memory_.data()); }
   size_t num_buckets() const { return memory_.bytes() / sizeof(Bucket); }
   size_t home(uint64_t key) const { return scale_.home(index_hash(key)); }
   FF_INLINE void ask_at(size_t at) const { __builtin_prefetch(buckets() + at, 1); }
-  FF_INLINE void ask_behind(size_t at) const { ask_at(at + (buckets()[at].overflow != 0)); }
+  // The bucket behind, if a search or a new key goes on there. Full ones need not have overflowed.
+  FF_INLINE void ask_behind(size_t at) const {
+    const bool f = buckets()[at].occupied == FULL;
+    ask_at(at + f);
+    ask_at(at + 2 * f);
+  }
 
   void find_part(const uint64_t* keys, uint32_t* slots, size_t n) const;
   void place(Entry entry, size_t first);
@@ -233,6 +246,7 @@ inline void Index::place(Entry entry, size_t first) {
   bucket.key[way] = entry.key;
   bucket.slot[way] = entry.slot;
   bucket.occupied |= 1u << way;
+  bucket.away |= static_cast<uint32_t>(at != first) << way;
   end_ = std::max(end_, at + 1);
 }
 
