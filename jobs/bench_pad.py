@@ -21,7 +21,7 @@ from fourfold.storage.tier import HostTier
 
 DIM = 64
 HOT, ROOM, COLD = 8, 10, 15  # batches: rows asked for often, rows that fit, rows asked for rarely
-BESIDE = 24 + 27  # bytes that the pad keeps of a row: who it is, and the index
+BESIDE = 22 + 27  # bytes that the pad keeps of a row: who it is, and the index
 STAGES = ("plan", "fetch", "gather", "update", "release")
 
 Ids = NDArray[np.int64]

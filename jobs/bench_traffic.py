@@ -25,7 +25,7 @@ from fourfold.storage.tier import HostTier
 LOCALITY = {"low": 0.8, "medium": 1.05, "high": 1.2}
 AHEAD = ((2, 2), (8, 8), (2, 32))  # batches planned, batches foreseen
 PAD_SHARE = 0.1
-BESIDE = 24 + 27  # bytes that the pad keeps of a row: who it is, and the index
+BESIDE = 22 + 27  # bytes that the pad keeps of a row: who it is, and the index
 IDS_PER_ROW = 1 / 100  # of a batch
 WARM, MEASURED, AFTER = 150, 100, 50  # batches; the last are for the optimum to look at
 

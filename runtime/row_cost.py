@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from fourfold.runtime.load import INDEX_BYTES, META_BYTES, TableLoad, padded
 from fourfold.storage import StorageConfig
 
-RESIDENT_BYTES = 24
+RESIDENT_BYTES = 22
 """Kept beside every slot of the pad: who lives there and when it was used."""
 WAITING_BYTES = 16
 """Kept beside every slot of the host tier: who lives there and whether it is written."""
 ARRIVAL_BYTES = 24
 """Kept of every row of the host tier: when it came."""
-BLOCK_BYTES = 64 << 10
+BLOCK_BYTES, MANY_BLOCKS = 64 << 10, 1024
 """Memory of a tier comes in blocks of this size, smaller where the budget is small."""
 LEAST_BLOCK_BYTES, MOST_BLOCK_BYTES = 4 << 10, 2 << 20
 PAGE_BYTES = 4096
@@ -102,12 +102,20 @@ def _in_blocks(row: int, per_slot: int, per_row: int, budget: int | None) -> tup
 
     Slots of a block are a power of two.
     """
-    small = BLOCK_BYTES if budget is None else 1 << ((budget // 64 | 1).bit_length() - 1)
-    wanted = max(min(BLOCK_BYTES, small), 1 << (8 * row - 1).bit_length())
+    wanted = MOST_BLOCK_BYTES
+    if budget is not None:
+        few, small = budget // MANY_BLOCKS, budget // 64
+        wanted = min(max(BLOCK_BYTES, _floor(few)), _floor(small))
+    wanted = max(wanted, 1 << (8 * row - 1).bit_length())
     block = min(max(wanted, LEAST_BLOCK_BYTES), MOST_BLOCK_BYTES)
     rows = max(1, block // row)
     slots = 1 << (rows - 1).bit_length()
     return block / rows, (slots * per_slot + rows * per_row) / block
+
+
+def _floor(n: int) -> int:
+    """Give the largest power of two up to n, or 1."""
+    return 1 << (max(1, n).bit_length() - 1)
 
 
 def _in_pages(record: int) -> float:

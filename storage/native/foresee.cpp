@@ -24,7 +24,7 @@ void Tiers::peek(Ticket& ticket, std::vector<Lookups>& planes) {
         if (lookups.slots[i] != Shelf::NONE) continue;
         const uint64_t key = lookups.keys[i];
         const bool can_go = population_ != nullptr && population_->reclaims(part.tile);
-        if (can_go && !lives_below(part.tile, key, nullptr)) continue;
+        if (can_go && !lives_below(part.tile, key)) continue;
         const uint32_t host = host_.find(part.tile, key);
         char* to = nullptr;
         if (host != HostTier::NONE) {

@@ -9,14 +9,11 @@ namespace ff {
 namespace {
 
 constexpr size_t ARRIVAL_BYTES = 24;  // of a row in the queue, with those that have gone
-constexpr size_t BLOCK = size_t{64} << 10;
 
 RowLayout layout_for(size_t record_bytes, size_t budget) {
   RowLayout layout;
   layout.weight_stride = static_cast<uint32_t>((record_bytes + 15) / 16 * 16);
-  const size_t bytes = std::max(std::min(BLOCK, std::bit_floor(budget / 64 | 1)),
-                                std::bit_ceil(8 * layout.row_bytes()));
-  layout.divide(std::clamp(bytes, Pool::SMALLEST, Pool::LARGEST));
+  layout.divide(Shelf::block_for(layout.row_bytes(), budget));
   return layout;
 }
 
@@ -44,6 +41,7 @@ HostTier::HostTier(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size
       shelves_.push_back(
           std::make_unique<Shelf>(layout, pool_, "the host tier", most, sizeof(Row)));
       layouts.push_back(layout);
+      cost_.push_back(layout.block_bytes / layout.rows);
     }
     while (index_.size() <= plane_.back()) {
       index_.push_back(std::make_unique<Index>(0, huge_pages));
@@ -97,9 +95,8 @@ bool HostTier::take(uint32_t tile, uint32_t slot) {
 }
 
 void HostTier::remove(uint32_t tile, uint32_t slot) {
-  const uint64_t key = row(tile, slot).key;
+  index(tile).erase(&row(tile, slot).key, 1);
   take(tile, slot);
-  forget(plane_[tile], &key, 1);
   give(tile, slot);
 }
 
@@ -148,11 +145,6 @@ size_t HostTier::total() const {
   size_t rows = 0;
   for (const size_t count : counts_) rows += count;
   return rows;
-}
-
-// What a row takes of the budget.
-size_t HostTier::cost(uint32_t tile) const {
-  return shelf(tile).layout().block_bytes / shelf(tile).layout().rows;
 }
 
 size_t HostTier::most_rows(size_t tile) const {
@@ -251,8 +243,10 @@ void HostTier::read(const RowRef* rows, size_t n, bool* found) {
 void HostTier::write(const RowRef* rows, size_t n) {
   for (size_t i = 0; i < n; ++i) {
     uint32_t slot = find(rows[i].tile, rows[i].key);
-    if (slot == NONE)
-      admit(plane_[rows[i].tile], &rows[i].key, &slot, 1, 0, [&](size_t) { return rows[i].tile; });
+    if (slot == NONE) {
+      admit(&rows[i].key, &slot, 1, 0, [&](size_t) { return rows[i].tile; });
+      remember(plane_[rows[i].tile], &rows[i].key, &slot, 1);
+    }
     memcpy(record(rows[i].tile, slot), rows[i].record, record_bytes_[rows[i].tile]);
   }
 }

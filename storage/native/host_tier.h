@@ -44,11 +44,17 @@ class HostTier final : public Tier {
   Pool& pool() { return pool_; }
 
   uint32_t find(uint32_t tile, uint64_t key) const;
-  // slots[i] = slot of keys[i], or NONE; the keys are of tiles in this plane (tile.h).
-  void find(size_t plane, const uint64_t* keys, uint32_t* slots, size_t n, int threads) const {
-    index_[plane]->find(keys, slots, n, threads);
+  // slots[i] = slot of keys[i], or NONE; the keys are of tiles in this plane (tile.h). Those that
+  // are here are forgotten: until their rows are taken too, or the keys come back, nobody else
+  // finds them.
+  void forget(size_t plane, const uint64_t* keys, uint32_t* slots, size_t n) {
+    index_[plane]->erase(keys, n, slots);
   }
-  // Whether the row that find() saw at the slot is still there.
+  // From now on these keys, which are not, are at the slots.
+  void remember(size_t plane, const uint64_t* keys, const uint32_t* slots, size_t n) {
+    index_[plane]->enter(keys, slots, n);
+  }
+  // Whether the row whose key was at the slot is still there.
   bool holds(uint32_t tile, uint64_t key, uint32_t slot) const {
     const Row& row = this->row(tile, slot);
     return row.key == key && row.tile() == tile && row.state() != VACANT;
@@ -58,16 +64,15 @@ class HostTier final : public Tier {
     __builtin_prefetch(&row(tile, slot), 1);
   }
   char* record(uint32_t tile, uint32_t slot) const { return shelf(tile).view().weights(slot); }
-  // slots[i] = a slot for the row keys[i] of tile_of(i), a tile in this plane. The rows are not
-  // here, and their records arrive with fetch `stamp`. When room is out: drops rows that are
-  // written, then slots are NONE from here on if rows wait to be written, else BudgetError.
+  // slots[i] = a slot for the row keys[i] of tile_of(i). The rows are not here, their records
+  // arrive with fetch `stamp`, and their keys are to be remembered. When room is out: drops rows
+  // that are written, then slots are NONE from here on if rows wait to be written, else
+  // BudgetError.
   template <class TileOf>
-  void admit(size_t plane, const uint64_t* keys, uint32_t* slots, size_t n, uint32_t stamp,
-             TileOf&& tile_of);
-  // The row is no longer here, but for its key, which is forgotten, and its slot, which is given
-  // back when nobody will read it any more. Returns whether the file tier has it too.
+  void admit(const uint64_t* keys, uint32_t* slots, size_t n, uint32_t stamp, TileOf&& tile_of);
+  // The row, whose key is forgotten, is no longer here, but for its slot, which is given back when
+  // nobody will read it any more. Returns whether the file tier has it too.
   bool take(uint32_t tile, uint32_t slot);
-  void forget(size_t plane, const uint64_t* keys, size_t n) { index_[plane]->erase(keys, n); }
   void give(uint32_t tile, uint32_t slot) { shelf(tile).give(slot); }
 
   // Whether a block of rows of every size fits beside what is held.
@@ -113,12 +118,11 @@ class HostTier final : public Tier {
     void set(State state) { tile_state = (tile_state & ~3u) | state; }
     bool is(const Arrival& arrival) const { return state() != VACANT && stamp == arrival.stamp; }
   };
-  struct Full {};  // thrown through the index when rows must be written before more can come
 
   Shelf& shelf(uint32_t tile) const { return *shelves_[shelf_of_[tile]]; }
   Row& row(uint32_t tile, uint32_t slot) const { return shelf(tile).side<Row>()[slot]; }
   Index& index(uint32_t tile) const { return *index_[plane_[tile]]; }
-  size_t cost(uint32_t tile) const;
+  size_t cost(uint32_t tile) const { return cost_[shelf_of_[tile]]; }
   uint32_t admit(uint32_t tile, uint64_t key, uint32_t stamp);
   void empty_out(size_t bytes);
   void begin_row(uint32_t slot, Row& row, std::vector<Waiting>& rows);
@@ -132,6 +136,7 @@ class HostTier final : public Tier {
   std::vector<uint32_t> plane_, shelf_of_, record_bytes_;
   Pool pool_;
   std::vector<std::unique_ptr<Shelf>> shelves_;  // by record size
+  std::vector<size_t> cost_;                     // by shelf: what a row takes of the budget
   std::vector<std::unique_ptr<Index>> index_;    // by plane
   double left_ = 1;                              // share of the budget for blocks
   std::vector<size_t> counts_;                   // rows of each tile
@@ -148,18 +153,13 @@ class HostTier final : public Tier {
 };
 
 template <class TileOf>
-void HostTier::admit(size_t plane, const uint64_t* keys, uint32_t* slots, size_t n, uint32_t stamp,
+void HostTier::admit(const uint64_t* keys, uint32_t* slots, size_t n, uint32_t stamp,
                      TileOf&& tile_of) {
   std::fill_n(slots, n, NONE);
-  try {
-    index_[plane]->insert_missing(keys, slots, n, [&](size_t i) {
-      const uint32_t tile = tile_of(i);
-      if (const uint32_t next = shelf(tile).next(AHEAD); next != NONE) ask(tile, next);
-      const uint32_t slot = admit(tile, keys[i], stamp);
-      if (slot == NONE) throw Full{};
-      return slot;
-    });
-  } catch (const Full&) {
+  for (size_t i = 0; i < n; ++i) {
+    const uint32_t tile = tile_of(i);
+    if (const uint32_t next = shelf(tile).next(AHEAD); next != NONE) ask(tile, next);
+    if ((slots[i] = admit(tile, keys[i], stamp)) == NONE) return;
   }
 }
 

@@ -13,6 +13,7 @@ struct KeyRange {
   uint64_t base = 0;  // a multiple of 2^bits
   uint32_t bits = 0;  // at most 63, because ids are int64 values >= 0
 
+  FF_HD uint64_t ids() const { return uint64_t{1} << bits; }
   FF_HD bool holds(uint64_t id) const { return id >> bits == 0; }
   FF_HD uint64_t key(uint64_t id) const { return base | id; }
   FF_HD bool owns(uint64_t key) const { return (key ^ base) >> bits == 0; }

@@ -158,7 +158,8 @@ void Pad::foresee(const Request& request) {
   Ticket shape;
   read_segments(request, shape);
   make_runs(shape);
-  planes_.assign(std::max<size_t>(1, planes_.size()), {});
+  planes_.resize(std::max<size_t>(1, planes_.size()));
+  for (Lookups& lookups : planes_) lookups.clear();
   for (const Run& run : shape.runs) look_up(run, request.ids, planes_);
   tiers_->foresee(planes_);
 }

@@ -115,6 +115,12 @@ struct Lookups {
   std::vector<Part> parts;
   std::vector<uint64_t> keys;
   std::vector<uint32_t> slots;
+
+  void clear() {
+    parts.clear();
+    keys.clear();
+    slots.clear();
+  }
 };
 
 }  // namespace ff

@@ -2,10 +2,14 @@
 
 #include <algorithm>
 
+#ifdef __AVX512BW__
+#include <immintrin.h>
+#endif
+
 namespace ff {
 namespace {
 
-constexpr size_t STAMPS_AHEAD = 48;
+constexpr size_t STAMPS_AHEAD = 48, WANTED_AHEAD = 512;  // rows
 
 }  // namespace
 
@@ -23,27 +27,29 @@ uint32_t& Residents::count_of(uint32_t ticket) {
 
 void Residents::enter(uint32_t slot, uint32_t tile, uint64_t key, uint32_t ticket) {
   who_[slot] = {key, tile};
-  used_[slot] = ticket;
+  used_[slot] = mark(ticket);
   wanted_[slot] = 0;
   ++count_of(ticket);
 }
 
 void Residents::leave(uint32_t slot) {
-  --ages_[used_[slot] - first_age_];
+  --ages_[used(slot) - first_age_];
   used_[slot] = 0;
 }
 
 // Without branches, for whether a row is in is hard to guess. A row that this ticket uses already
 // leaves its count and comes back to it; so does one that is not in.
 void Residents::stamp(const uint32_t* slots, size_t n, uint32_t ticket) {
+  const uint16_t now = mark(ticket);
   count_of(ticket) += static_cast<uint32_t>(n);
-  uint32_t none = ticket;
+  uint16_t none = now;
+  const uint32_t first = base_ - first_age_;  // wraps around
   auto used_of = [&](uint32_t slot) { return slot == Shelf::NONE ? &none : used_ + slot; };
   for (size_t i = 0; i < n; ++i) {
     __builtin_prefetch(used_of(slots[std::min(i + STAMPS_AHEAD, n - 1)]), 1);
-    uint32_t* const used = used_of(slots[i]);
-    --ages_[*used - first_age_];
-    *used = ticket;
+    uint16_t* const used = used_of(slots[i]);
+    --ages_[*used + first];
+    *used = now;
   }
 }
 
@@ -62,6 +68,45 @@ uint32_t Residents::victim(uint32_t held_from, uint32_t planned) {
   }
 }
 
+// What stands for a ticket beside a slot.
+uint16_t Residents::mark(uint32_t ticket) {
+  constexpr uint32_t MOST = 0xffff;
+  if (ticket - base_ > MOST) rebase(ticket - MOST / 2);
+  return static_cast<uint16_t>(ticket - base_);
+}
+
+// Rows that were last used before count as used by the first ticket from there on.
+void Residents::rebase(uint32_t base) {
+  const uint32_t by = base - base_;
+  for (uint32_t slot = 0; slot < shelf_->extent(); ++slot)
+    if (used_[slot] != 0)
+      used_[slot] = static_cast<uint16_t>(std::max<uint32_t>(used_[slot], by + 1) - by);
+  uint32_t old = 0;
+  for (; !ages_.empty() && first_age_ <= base; ++first_age_) {
+    old += ages_.front();
+    ages_.erase(ages_.begin());
+  }
+  base_ = base;
+  if (old > 0) count_of(base + 1) += old;
+}
+
+// The first slot in [begin, end) whose row was last used by ticket `latest` or before, or end.
+uint32_t Residents::first_used_by(uint32_t latest, uint32_t begin, uint32_t end) const {
+  const uint16_t most =
+      static_cast<uint16_t>(latest < base_ ? 0 : std::min(latest - base_, uint32_t{0xffff}));
+  uint32_t slot = begin;
+#ifdef __AVX512BW__
+  const __m512i one = _mm512_set1_epi16(1), all = _mm512_set1_epi16(static_cast<int16_t>(most));
+  for (; slot + 32 <= end; slot += 32) {
+    const __m512i used = _mm512_loadu_si512(used_ + slot);
+    const uint32_t found = _mm512_cmplt_epu16_mask(_mm512_sub_epi16(used, one), all);
+    if (found != 0) return slot + static_cast<uint32_t>(__builtin_ctz(found));
+  }
+#endif
+  while (slot < end && static_cast<uint16_t>(used_[slot] - 1) >= most) ++slot;  // vacant: wraps
+  return slot;
+}
+
 // The next slot from which a row may leave, NONE if all rows are held (or chosen already).
 uint32_t Residents::sweep(uint32_t held_from, uint32_t planned) {
   for (;;) {
@@ -69,8 +114,8 @@ uint32_t Residents::sweep(uint32_t held_from, uint32_t planned) {
     const uint32_t latest = std::min(limit_, held_from - 1);
     while (left_ > 0) {
       const uint32_t end = static_cast<uint32_t>(std::min<uint64_t>(extent, hand_ + left_));
-      uint32_t slot = hand_;
-      while (slot < end && used_[slot] - 1 >= latest) ++slot;  // a vacant one wraps around
+      const uint32_t slot = first_used_by(latest, hand_, end);
+      __builtin_prefetch(wanted_ + slot + WANTED_AHEAD);
       const bool found = slot < end;
       left_ -= slot + found - hand_;
       hand_ = slot + found < extent ? slot + found : 0;
@@ -113,7 +158,7 @@ std::vector<uint32_t> Residents::idle_blocks(uint32_t held_from) const {
     if (!shelf_->held(block)) continue;
     uint32_t last = 0;
     for (uint32_t row = 0; row < layout.rows && last < held_from; ++row)
-      last = std::max(last, used_[block << layout.shift | row]);
+      last = std::max(last, used(block << layout.shift | row));
     if (last < held_from) idle.emplace_back(last, block);
   }
   std::sort(idle.begin(), idle.end());

@@ -22,19 +22,20 @@ struct Resident {
 class Residents {
  public:
   // What a shelf keeps per slot for this: who is there, and apart from that, so that stamping and
-  // sweeping touch few lines, its last use and next use.
-  static constexpr size_t SIDE_BYTES = sizeof(Resident) + 2 * sizeof(uint32_t);
+  // sweeping touch few lines, its next use and last use.
+  static constexpr size_t SIDE_BYTES = sizeof(Resident) + sizeof(uint32_t) + sizeof(uint16_t);
 
   explicit Residents(Shelf& shelf)
       : shelf_(&shelf),
         who_(shelf.side<Resident>()),
-        used_(shelf.side<uint32_t>(sizeof(Resident))),
-        wanted_(shelf.side<uint32_t>(sizeof(Resident) + sizeof(uint32_t))) {}
+        wanted_(shelf.side<uint32_t>(sizeof(Resident))),
+        used_(shelf.side<uint16_t>(sizeof(Resident) + sizeof(uint32_t))) {}
 
   Shelf& shelf() const { return *shelf_; }
   const Resident& at(uint32_t slot) const { return who_[slot]; }
   bool vacant(uint32_t slot) const { return used_[slot] == 0; }
-  uint32_t used(uint32_t slot) const { return used_[slot]; }
+  // The last ticket that planned the row; for one that was long ago, one of long ago.
+  uint32_t used(uint32_t slot) const { return used_[slot] == 0 ? 0 : base_ + used_[slot]; }
   // The last foreseen training batch that needs the row.
   uint32_t& wanted(uint32_t slot) const { return wanted_[slot]; }
 
@@ -53,19 +54,23 @@ class Residents {
   static constexpr size_t AHEAD = 16;  // victims known before their turn
 
   bool may_leave(uint32_t slot, uint32_t held_from, uint32_t planned) const {
-    const uint32_t used = used_[slot];
+    const uint32_t used = this->used(slot);
     return used != 0 && used <= limit_ && used < held_from &&
            (wanted_[slot] <= planned || patience_ == 2);
   }
+  uint32_t first_used_by(uint32_t latest, uint32_t begin, uint32_t end) const;
   uint32_t sweep(uint32_t held_from, uint32_t planned);
   uint32_t& count_of(uint32_t ticket);
+  uint16_t mark(uint32_t ticket);
+  void rebase(uint32_t base);
   bool start_round(uint32_t held_from);
   uint32_t limit_for(size_t rows, uint32_t held_from) const;
 
   Shelf* shelf_;
-  Resident* who_;   // beside each slot
-  uint32_t* used_;  // number of the last ticket that planned the row; 0: the slot is vacant
+  Resident* who_;  // beside each slot
   uint32_t* wanted_;
+  uint16_t* used_;  // the last ticket that planned the row, from base_ on; 0: the slot is vacant
+  uint32_t base_ = 0;
   std::vector<uint32_t> ages_;  // rows by last ticket, from first_age_ on
   uint32_t first_age_ = 1;
 

@@ -19,7 +19,8 @@ void Pad::resolve(const Request& request, Ticket& ticket, bool counts) {
   ticket.slots.resize(request.num_ids);
   ticket.missing = 0;
   newborns_.clear();
-  planes_.assign(index_.size(), {});
+  planes_.resize(index_.size());
+  for (Lookups& lookups : planes_) lookups.clear();
   try {
     for (const Run& run : ticket.runs)
       if (!tiles_[run.tile]->indexed())
@@ -48,7 +49,8 @@ void Pad::resolve(const Request& request, Ticket& ticket, bool counts) {
 bool Pad::resolve_in_tiers(const Request& request, Ticket& ticket, bool counts) {
   ticket.missing = ticket.born = 0;
   ticket.borrowed.clear();
-  planes_.assign(std::max<size_t>(1, planes_.size()), {});
+  planes_.resize(std::max<size_t>(1, planes_.size()));
+  for (Lookups& lookups : planes_) lookups.clear();
   for (const Run& run : ticket.runs) look_up(run, request.ids, planes_);
   if (!ticket.train) {
     tiers_->peek(ticket, planes_);
@@ -91,10 +93,11 @@ void Pad::look_up(const Run& run, const int64_t* ids, std::vector<Lookups>& plan
   if (planes.size() <= plane_[run.tile]) planes.resize(plane_[run.tile] + 1);
   Lookups& lookups = planes[plane_[run.tile]];
   const size_t begin = lookups.keys.size();
+  const uint64_t ids_here = tile.spec().dynamic() ? range.ids() : tile.positions();
+  lookups.keys.reserve(begin + (run.id_end - run.id_begin));
   for (size_t i = run.id_begin; i < run.id_end; ++i) {
     const uint64_t id = static_cast<uint64_t>(ids[i]);
-    if (tile.spec().dynamic() ? !range.holds(id) : id >= tile.positions())
-      refuse_id(run.tile, ids[i]);
+    if (id >= ids_here) refuse_id(run.tile, ids[i]);
     lookups.keys.push_back(range.key(id));
   }
   lookups.slots.resize(lookups.keys.size());

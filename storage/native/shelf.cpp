@@ -1,6 +1,7 @@
 #include "shelf.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "errors.h"
 
@@ -21,6 +22,13 @@ Shelf::Shelf(const RowLayout& layout, Pool& pool, std::string owner, uint64_t ma
 Shelf::~Shelf() {
   for (uint32_t block = 0; block < live_.size(); ++block)
     if (held(block)) leave_block(block);
+}
+
+size_t Shelf::block_for(size_t row_bytes, size_t budget) {
+  constexpr size_t SMALL = size_t{64} << 10, MANY = 1024;
+  const size_t wanted =
+      std::min(std::max(SMALL, std::bit_floor(budget / MANY)), std::bit_floor(budget / 64 | 1));
+  return std::clamp(std::max(wanted, std::bit_ceil(8 * row_bytes)), Pool::SMALLEST, Pool::LARGEST);
 }
 
 double Shelf::set_aside(Pool& pool, const std::vector<RowLayout>& layouts, size_t side_bytes,

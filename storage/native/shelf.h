@@ -42,6 +42,9 @@ class Shelf {
   static uint64_t nameable(const RowLayout& layout) {
     return (uint64_t{1} << (32 - layout.shift)) - 1;
   }
+  // The size of blocks for such rows, a power of two: small beside the budget, and so few that what
+  // is known of each stays in cache.
+  static size_t block_for(size_t row_bytes, size_t budget);
   // Charges, before any block is taken, what may lie beside the rows of shelves with such layouts:
   // `side_bytes` per slot and `bytes_per_row` elsewhere. Then any shelf can have any block. Returns
   // the share of the budget that is left for blocks.

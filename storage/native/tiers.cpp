@@ -8,14 +8,10 @@
 namespace ff {
 namespace {
 
-constexpr size_t BLOCK = size_t{64} << 10;
-
 // Blocks of all shelves have one size if rows allow it, so that any shelf can have another's.
 RowLayout divided(RowLayout layout, const std::string& label, size_t budget) {
   const size_t row = layout.row_bytes();
-  const size_t bytes =
-      std::max(std::min(BLOCK, std::bit_floor(budget / 64 | 1)), std::bit_ceil(8 * row));
-  if (!layout.divide(std::clamp(bytes, Pool::SMALLEST, Pool::LARGEST)))
+  if (!layout.divide(Shelf::block_for(row, budget)))
     throw std::invalid_argument(label + ": a row of " + bytes_text(row) +
                                 " is larger than a block of " + bytes_text(Pool::LARGEST));
   return layout;

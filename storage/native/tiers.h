@@ -15,6 +15,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -124,7 +125,8 @@ class Tiers {
     std::vector<Lookup> lookups;
   };
 
-  // Rows of a plane that leave the pad, in this order, and what brings one back that cannot.
+  // Rows of a plane that leave the pad, in this order, and what brings one back that cannot. The
+  // pad's index has them until forget_left().
   struct Leaving {
     struct Row {
       uint32_t tile, slot, used, wanted;
@@ -132,10 +134,12 @@ class Tiers {
     std::vector<Row> rows;
     std::vector<uint64_t> keys;
     std::vector<uint32_t> host;  // slots there
+    size_t left = 0;             // of these, from the front, that have left
     void clear() {
       rows.clear();
       keys.clear();
       host.clear();
+      left = 0;
     }
   };
 
@@ -147,8 +151,8 @@ class Tiers {
   void stamp(const Lookups& lookups);
   void collect(const Lookups& lookups, Absent& absent);
   void list_keys(const Absent& absent);
-  void locate(size_t plane);
-  void insert(size_t plane, Lookups& lookups);
+  void locate();
+  void reindex(std::vector<Lookups>& planes);
   Fetch::Place place(uint32_t tile, uint32_t slot) const;
   void bring_in(Fetch& fetch);
   void bring_in(const Missing& row, Fetch& fetch);
@@ -161,7 +165,8 @@ class Tiers {
   void evict_after(Choose&& choose, Fetch& fetch);
   void evict(Fetch& fetch);
   void evict(size_t plane, Fetch& fetch);
-  void put_back(const Leaving::Row& row, uint64_t key);
+  void put_back(Leaving& leaving);
+  void forget_left();
   void clear_block(size_t shelf, uint32_t block, Fetch& fetch);
   Room give_way(size_t for_shelf, int attempt, Fetch& fetch);
   void undo();
@@ -169,11 +174,12 @@ class Tiers {
   size_t rows_that_fit() const;
   void forget_gone(Lookups& lookups, bool erase);
   void bury_in_pad(uint32_t tile, uint64_t key);
-  void bury_below(uint32_t tile, uint64_t key, Meta meta, Fetch& fetch);
+  void bury_below(uint32_t tile, uint64_t key, uint32_t host, Meta meta, Fetch& fetch);
   void note_below(uint32_t tile, uint64_t key, Meta meta);
   void forget_below(uint32_t tile, uint64_t key);
   void forget_score(uint32_t tile, uint64_t key, uint32_t slot);
-  bool lives_below(uint32_t tile, uint64_t key, Fetch* fetch);
+  std::optional<Meta> meta_below(uint32_t tile, uint64_t key) const;
+  bool lives_below(uint32_t tile, uint64_t key) const;
   void admit(std::vector<Lookups>& planes, Fetch& fetch);
   void leave_out_refused(std::vector<Lookups>& planes);
   void return_retired();
@@ -209,16 +215,15 @@ class Tiers {
 
   // Of the plan being made:
   std::vector<Missing> missing_;  // in the order of the request
-  size_t placed_ = 0;             // of these, from the front, that have a slot
-  size_t entered_ = 0;            // and live there
-  std::vector<Absent> absent_;    // by plane
+  size_t located_ = 0;          // of these, from the front, whose keys the host tier has forgotten
+  size_t placed_ = 0;           // of these, from the front, that have a slot
+  size_t entered_ = 0;          // and live there
+  std::vector<Absent> absent_;  // by plane
   std::vector<Leaving> leaving_;  // by plane
   std::vector<uint32_t> places_, numbers_;
   std::vector<uint64_t> keys_of_missing_;
   std::vector<uint32_t> slots_of_missing_;
-  uint32_t next_fetch_ = 1;                           // its number
   bool no_blocks_ = false;                            // the pool had none
-  std::vector<uint64_t> taken_;                       // keys that leave the host tier
   std::vector<std::pair<uint32_t, uint32_t>> freed_;  // host slots to give back after it
 
   Population* population_ = nullptr;  // none: all ids get rows, which stay

@@ -6,6 +6,10 @@
 #include <algorithm>
 #include <bit>
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 #include "errors.h"
 #include "tiers.h"
 
@@ -14,6 +18,28 @@ namespace {
 
 constexpr size_t AHEAD = 16;  // rows asked for ahead
 constexpr int ATTEMPTS = 16;  // to make room by forgetting rows
+constexpr size_t LANES = 16;
+
+// Where in an array a value stands, in order; returns how often. There is room for LANES more.
+// Without branches: nobody can guess.
+size_t places_of(uint32_t value, const std::vector<uint32_t>& array, uint32_t* places) {
+  size_t count = 0, at = 0;
+#ifdef __AVX512F__
+  const __m512i wanted = _mm512_set1_epi32(static_cast<int>(value));
+  __m512i here = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (; at + LANES <= array.size(); at += LANES) {
+    const __mmask16 found = _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(array.data() + at), wanted);
+    _mm512_storeu_si512(places + count, _mm512_maskz_compress_epi32(found, here));
+    count += static_cast<size_t>(__builtin_popcount(found));
+    here = _mm512_add_epi32(here, _mm512_set1_epi32(LANES));
+  }
+#endif
+  for (; at < array.size(); ++at) {
+    places[count] = static_cast<uint32_t>(at);
+    count += array[at] == value;
+  }
+  return count;
+}
 
 }  // namespace
 
@@ -48,20 +74,20 @@ Tiers::Room Tiers::enter(Ticket& ticket, std::vector<Lookups>& planes) {
   for (size_t plane = 0; plane < planes.size() && population_ != nullptr; ++plane)
     population_->enter_window(planes[plane].keys);
   bring_in(fetch);
+  ticket.fetch = start(std::move(fetch));
+  reindex(planes);  // while rows are moved
   for (const Lookups& lookups : planes) traffic_.pad_hits += lookups.keys.size();
   traffic_.pad_hits -= missing_.size();
   ticket.number = ticket_++;
   outstanding_.insert(ticket.number);
-  ticket.fetch = start(std::move(fetch));
   return Room::enough;
 }
 
 // Slots for all rows; throws NoRoom.
 void Tiers::find_slots(std::vector<Lookups>& planes, Fetch& fetch) {
   missing_.clear();
-  placed_ = entered_ = 0;
+  placed_ = entered_ = located_ = 0;
   no_blocks_ = false;
-  next_fetch_ = static_cast<uint32_t>(fetcher_->pushed() + 1);
   for (size_t plane = 0; plane < planes.size(); ++plane) {
     Lookups& lookups = planes[plane];
     index_[plane]->find(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(), threads_);
@@ -70,16 +96,14 @@ void Tiers::find_slots(std::vector<Lookups>& planes, Fetch& fetch) {
   }
   absent_.resize(planes.size());
   for (size_t plane = 0; plane < planes.size(); ++plane) collect(planes[plane], absent_[plane]);
-  for (size_t plane = 0; plane < planes.size(); ++plane) locate(plane);
-  // Now missing_ is all that the batch lacks, in the order of the request, and where it is.
+  // Now missing_ is all that the batch lacks, in the order of the request.
   if (population_ != nullptr) {
+    locate();
     admit(planes, fetch);
     sweep_->go_on([&](size_t i, const Sweep::Seen& seen) { sweep_part(i, seen, fetch); });
   }
   take_slots(fetch);
-  start(std::move(fetch));  // rows that leave are moved while this goes on
-  fetch = {};
-  for (size_t plane = 0; plane < planes.size(); ++plane) insert(plane, planes[plane]);
+  if (population_ == nullptr) locate();  // while rows are moved
 }
 
 // Holds the rows that are in.
@@ -92,12 +116,8 @@ void Tiers::stamp(const Lookups& lookups) {
 // The rows that are not in, each once.
 void Tiers::collect(const Lookups& lookups, Absent& absent) {
   absent.begin = missing_.size();
-  places_.resize(std::max(places_.size(), lookups.slots.size()));
-  size_t count = 0;
-  for (size_t at = 0; at < lookups.slots.size(); ++at) {  // without branches: nobody can guess
-    places_[count] = static_cast<uint32_t>(at);
-    count += lookups.slots[at] == Shelf::NONE;
-  }
+  places_.resize(std::max(places_.size(), lookups.slots.size() + LANES));
+  const size_t count = places_of(Shelf::NONE, lookups.slots, places_.data());
   // A key that comes again is known by its hash: there, or behind, is the number of its row.
   const size_t last = std::bit_ceil(2 * count + 1) - 1;
   numbers_.assign(last + 1, Shelf::NONE);
@@ -119,36 +139,45 @@ void Tiers::collect(const Lookups& lookups, Absent& absent) {
   absent.end = missing_.size();
 }
 
-// Keys of the missing rows of a plane, and as many places for slots.
-void Tiers::list_keys(const Absent& absent) {
-  keys_of_missing_.clear();
-  for (size_t i = absent.begin; i < absent.end; ++i) keys_of_missing_.push_back(missing_[i].key);
-  slots_of_missing_.assign(keys_of_missing_.size(), Shelf::NONE);
-}
-
-// Where the missing rows are, before others leave the pad for them.
-void Tiers::locate(size_t plane) {
-  const Absent& absent = absent_[plane];
-  list_keys(absent);
-  host_.find(plane, keys_of_missing_.data(), slots_of_missing_.data(), keys_of_missing_.size(),
-             threads_);
-  for (size_t i = absent.begin; i < absent.end; ++i) {
-    Missing& row = missing_[i];
-    row.host = slots_of_missing_[i - absent.begin];
-    row.in_file =
-        row.host == HostTier::NONE && file_ != nullptr && file_->contains(row.tile, row.key);
+// Where the missing rows are. Their keys leave the host tier.
+void Tiers::locate() {
+  for (size_t plane = 0; plane < absent_.size(); ++plane) {
+    const Absent& absent = absent_[plane];
+    list_keys(absent);
+    slots_of_missing_.resize(keys_of_missing_.size());
+    host_.forget(plane, keys_of_missing_.data(), slots_of_missing_.data(), keys_of_missing_.size());
+    for (; located_ < absent.end; ++located_)
+      missing_[located_].host = slots_of_missing_[located_ - absent.begin];
+    for (size_t i = absent.begin; i < absent.end && file_ != nullptr; ++i) {
+      Missing& row = missing_[i];
+      row.in_file = row.host == HostTier::NONE && file_->contains(row.tile, row.key);
+    }
   }
 }
 
-// The missing rows are in from now on.
-void Tiers::insert(size_t plane, Lookups& lookups) {
-  const Absent& absent = absent_[plane];
-  list_keys(absent);
-  index_[plane]->insert_missing(keys_of_missing_.data(), slots_of_missing_.data(),
-                                keys_of_missing_.size(),
-                                [&](size_t i) { return missing_[absent.begin + i].slot; });
-  for (const Absent::Lookup& lookup : absent.lookups)
-    lookups.slots[lookup.at] = missing_[lookup.number].slot;
+// The indexes say what has been decided. Without memory for that nothing can be planned any more:
+// rows are on their way.
+void Tiers::reindex(std::vector<Lookups>& planes) try {
+  forget_left();
+  for (size_t plane = 0; plane < planes.size(); ++plane) {
+    const Absent& absent = absent_[plane];
+    list_keys(absent);
+    slots_of_missing_.clear();
+    for (size_t i = absent.begin; i < absent.end; ++i)
+      slots_of_missing_.push_back(missing_[i].slot);
+    index_[plane]->enter(keys_of_missing_.data(), slots_of_missing_.data(),
+                         keys_of_missing_.size());
+    for (const Absent::Lookup& lookup : absent.lookups)
+      planes[plane].slots[lookup.at] = missing_[lookup.number].slot;
+  }
+} catch (...) {
+  fetcher_->fail(std::current_exception());
+  throw;
+}
+
+void Tiers::list_keys(const Absent& absent) {
+  keys_of_missing_.clear();
+  for (size_t i = absent.begin; i < absent.end; ++i) keys_of_missing_.push_back(missing_[i].key);
 }
 
 Fetch::Place Tiers::place(uint32_t tile, uint32_t slot) const {
@@ -160,13 +189,11 @@ void Tiers::bring_in(Fetch& fetch) {
   freed_.clear();
   fetch.up.reserve(missing_.size());
   for (size_t plane = 0; plane < absent_.size(); ++plane) {
-    taken_.clear();
     for (size_t i = absent_[plane].begin; i < absent_[plane].end; ++i) {
       const Missing& later = missing_[std::min(i + AHEAD, missing_.size() - 1)];
       if (later.host != HostTier::NONE) host_.ask(later.tile, later.host);
       bring_in(missing_[i], fetch);
     }
-    host_.forget(plane, taken_.data(), taken_.size());
   }
   for (const auto& [tile, host] : freed_) host_.give(tile, host);
 }
@@ -183,7 +210,6 @@ void Tiers::bring_in(const Missing& row, Fetch& fetch) {
   if (host != HostTier::NONE && !dropped) {
     fetch.up.push_back({place(row.tile, row.slot), host_.record(row.tile, host)});
     if (host_.take(row.tile, host)) fetch.stale.push_back({row.tile, row.key});
-    taken_.push_back(row.key);
     freed_.emplace_back(row.tile, host);
     ++traffic_.host_hits;
     traffic_.host_read_bytes += host_.record_bytes(row.tile);

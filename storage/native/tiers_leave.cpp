@@ -83,51 +83,65 @@ void Tiers::evict_after(Choose&& choose, Fetch& fetch) {
 void Tiers::evict(Fetch& fetch) {
   std::exception_ptr error;
   for (size_t plane = 0; plane < leaving_.size(); ++plane) {
-    Leaving& leaving = leaving_[plane];
     try {
-      if (!error && !leaving.host.empty()) evict(plane, fetch);
+      if (!error) evict(plane, fetch);
     } catch (...) {
       error = std::current_exception();
     }
-    for (size_t i = leaving.host.size(); i-- > 0 && leaving.host[i] == HostTier::NONE;)
-      put_back(leaving.rows[i], leaving.keys[i]);
-    leaving.clear();
+    put_back(leaving_[plane]);
   }
   if (error) std::rethrow_exception(error);
 }
 
 void Tiers::evict(size_t plane, Fetch& fetch) {
   Leaving& leaving = leaving_[plane];
-  const size_t rows = leaving.host.size();
-  fetch.down.reserve(fetch.down.size() + rows);
+  size_t& left = leaving.left;
+  const size_t rows = leaving.host.size() - left;
+  if (rows == 0) return;
+  const uint32_t number = static_cast<uint32_t>(fetcher_->pushed() + 1);
   std::exception_ptr error;
   try {
-    host_.admit(plane, leaving.keys.data(), leaving.host.data(), rows, next_fetch_,
-                [&](size_t i) { return leaving.rows[i].tile; });
+    host_.admit(leaving.keys.data() + left, leaving.host.data() + left, rows, number,
+                [&, first = left](size_t i) { return leaving.rows[first + i].tile; });
   } catch (...) {
     error = std::current_exception();
   }
-  size_t admitted = 0;
-  while (admitted < rows && leaving.host[admitted] != HostTier::NONE) ++admitted;
-  index_[plane]->erase(leaving.keys.data(), admitted);
-  for (size_t i = 0; i < admitted; ++i) {
-    const Leaving::Row& row = leaving.rows[i];
-    fetch.down.push_back({place(row.tile, row.slot), host_.record(row.tile, leaving.host[i])});
+  fetch.down.reserve(rows);
+  for (; left < leaving.host.size() && leaving.host[left] != HostTier::NONE; ++left) {
+    const Leaving::Row& row = leaving.rows[left];
+    fetch.down.push_back({place(row.tile, row.slot), host_.record(row.tile, leaving.host[left])});
     traffic_.host_written_bytes += host_.record_bytes(row.tile);
   }
-  for (size_t i = 0; i < admitted; ++i)
-    if (const Leaving::Row& row = leaving.rows[i]; row.wanted > planned_)
-      want_later(row.tile, leaving.keys[i], row.wanted);
+  start(std::move(fetch));
+  fetch = {};
   if (error) std::rethrow_exception(error);
-  if (admitted < rows) throw NoRoom{Room::host_full, 0};
+  if (left < leaving.host.size()) throw NoRoom{Room::host_full, 0};
 }
 
-// A row that was to leave stays: the index has it still.
-void Tiers::put_back(const Leaving::Row& row, uint64_t key) {
-  Residents& residents = residents_of(row.tile);
-  residents.enter(row.slot, row.tile, key, row.used);
-  residents.wanted(row.slot) = row.wanted;
-  if (population_ != nullptr && population_->reclaims(row.tile)) forget_below(row.tile, key);
+// Rows that were to leave and have not stay: the index has them still.
+void Tiers::put_back(Leaving& leaving) {
+  for (; leaving.rows.size() > leaving.left; leaving.rows.pop_back(), leaving.keys.pop_back()) {
+    const Leaving::Row& row = leaving.rows.back();
+    const uint64_t key = leaving.keys.back();
+    Residents& residents = residents_of(row.tile);
+    residents.enter(row.slot, row.tile, key, row.used);
+    residents.wanted(row.slot) = row.wanted;
+    if (population_ != nullptr && population_->reclaims(row.tile)) forget_below(row.tile, key);
+  }
+  leaving.host.resize(leaving.left);
+}
+
+// The keys of rows that have left are the host tier's.
+void Tiers::forget_left() {
+  for (size_t plane = 0; plane < leaving_.size(); ++plane) {
+    Leaving& leaving = leaving_[plane];
+    index_[plane]->erase(leaving.keys.data(), leaving.left);
+    host_.remember(plane, leaving.keys.data(), leaving.host.data(), leaving.left);
+    for (size_t i = 0; i < leaving.left; ++i)
+      if (const Leaving::Row& row = leaving.rows[i]; row.wanted > planned_)
+        want_later(row.tile, leaving.keys[i], row.wanted);
+    leaving.clear();
+  }
 }
 
 // Gives a block back to the pool.
@@ -145,6 +159,7 @@ void Tiers::clear_block(size_t shelf, uint32_t block, Fetch& fetch) {
     }
   };
   auto give = [&] {
+    forget_left();
     for (const uint32_t slot : slots)
       if (residents.vacant(slot)) shelves_[shelf]->give(slot);
   };
@@ -174,18 +189,22 @@ Tiers::Room Tiers::give_way(size_t for_shelf, int attempt, Fetch& fetch) try {
   throw;
 }
 
-// The slots that were found for missing rows are free again, but for those whose rows are back.
+// The missing rows are where they were, and the slots that were found for them free again, but for
+// those whose rows are back.
 void Tiers::undo() {
+  forget_left();
+  for (size_t i = 0; i < located_; ++i) {
+    const Missing& row = missing_[i];
+    if (row.host != HostTier::NONE && host_.holds(row.tile, row.key, row.host))
+      host_.remember(plane_[row.tile], &row.key, &row.host, 1);
+  }
   for (size_t i = 0; i < placed_; ++i) {
     const Missing& row = missing_[i];
     Residents& residents = residents_of(row.tile);
-    if (i < entered_) {
-      index_of(row.tile).erase(&row.key, 1);
-      residents.leave(row.slot);
-    }
+    if (i < entered_) residents.leave(row.slot);
     if (residents.vacant(row.slot)) residents.shelf().give(row.slot);
   }
-  placed_ = entered_ = 0;
+  placed_ = entered_ = located_ = 0;
 }
 
 }  // namespace ff

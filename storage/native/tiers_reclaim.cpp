@@ -119,25 +119,27 @@ void Tiers::forget_score(uint32_t tile, uint64_t key, uint32_t slot) {
   if (below_[plane_[tile]]->erase(&key, 1, &bits) == 1) population_->erase(tile, unpacked(bits));
 }
 
-// Whether a row that can go is below the pad, and not gone; one that is gone is taken away.
-bool Tiers::lives_below(uint32_t tile, uint64_t key, Fetch* fetch) {
+// What is known of a row that can go and is below the pad.
+std::optional<Meta> Tiers::meta_below(uint32_t tile, uint64_t key) const {
   uint32_t bits;
   below_[plane_[tile]]->find(&key, &bits, 1, 1);
-  if (bits == Index::NONE) return false;
-  if (!population_->gone(tile, key, unpacked(bits))) return true;
-  if (fetch != nullptr) bury_below(tile, key, unpacked(bits), *fetch);
-  return false;
+  return bits == Index::NONE ? std::nullopt : std::optional(unpacked(bits));
 }
 
-void Tiers::bury_below(uint32_t tile, uint64_t key, Meta meta, Fetch& fetch) {
+bool Tiers::lives_below(uint32_t tile, uint64_t key) const {
+  const std::optional<Meta> meta = meta_below(tile, key);
+  return meta && !population_->gone(tile, key, *meta);
+}
+
+// A row that is gone is taken away. `host`: its slot in the host tier, which has forgotten its key,
+// or NONE.
+void Tiers::bury_below(uint32_t tile, uint64_t key, uint32_t host, Meta meta, Fetch& fetch) {
   population_->bury(tile, meta);
   tiles_[tile]->count(-1);
   forget_below(tile, key);
-  const uint32_t host = host_.find(tile, key);
   bool in_file = host == HostTier::NONE;
   if (host != HostTier::NONE) {
     in_file = host_.take(tile, host);
-    host_.forget(plane_[tile], &key, 1);
     host_.give(tile, host);
   }
   if (in_file) fetch.stale.push_back({tile, key});
@@ -147,12 +149,11 @@ void Tiers::bury_below(uint32_t tile, uint64_t key, Meta meta, Fetch& fetch) {
 void Tiers::admit(std::vector<Lookups>& planes, Fetch& fetch) {
   for (Missing& row : missing_) {
     if (!population_->reclaims(row.tile)) continue;
-    if (lives_below(row.tile, row.key, &fetch)) {
-      row.in_file = row.host == HostTier::NONE;
-    } else {
-      row.host = HostTier::NONE;
-      row.in_file = false;
-    }
+    const std::optional<Meta> meta = meta_below(row.tile, row.key);
+    const bool lives = meta && !population_->gone(row.tile, row.key, *meta);
+    if (meta && !lives) bury_below(row.tile, row.key, row.host, *meta, fetch);
+    if (!lives) row.host = HostTier::NONE;
+    row.in_file = lives && row.host == HostTier::NONE;
   }
   std::vector<uint32_t> sightings(missing_.size());
   for (const Absent& absent : absent_)
@@ -190,6 +191,7 @@ void Tiers::leave_out_refused(std::vector<Lookups>& planes) {
                   lookups.end());
   }
   missing_.resize(kept);
+  located_ = kept;
 }
 
 // When a tier is full, whatever the budgets of rows say; false if nobody can go.
@@ -224,8 +226,10 @@ void Tiers::sweep_part(size_t index, const Sweep::Seen& seen, Fetch& fetch) {
     const uint32_t tile = owners_->tile_of(plane, key);
     if (!population_->reclaims(tile)) continue;
     if (!in_pad) {
-      if (population_->surely_gone(tile, key, unpacked(value)))
-        bury_below(tile, key, unpacked(value), fetch);
+      if (!population_->surely_gone(tile, key, unpacked(value))) continue;
+      uint32_t host;
+      host_.forget(plane, &key, &host, 1);
+      bury_below(tile, key, host, unpacked(value), fetch);
       continue;
     }
     const RowView view = shelf_of(tile).view();

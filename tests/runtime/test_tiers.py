@@ -37,21 +37,23 @@ def ask(
 
 def test_what_a_row_costs() -> None:
     """By hand: 256 bytes of weights, 4 of state, 4 of metadata, in blocks of 64 KiB."""
-    large = StorageConfig(pad_bytes="1GiB", host_bytes="1GiB")
-    cost = RowCost.of(ITEM, 64, large)
+    storage = StorageConfig(pad_bytes="64MiB", host_bytes="64MiB")
+    cost = RowCost.of(ITEM, 64, storage)
 
     assert cost.pad == 65536 / 248  # 248 rows of 264 bytes, 256 slots
-    assert cost.pad_beside == (256 * 24 + 248 * 27) / 65536
+    assert cost.pad_beside == (256 * 22 + 248 * 27) / 65536
     assert cost.host == 65536 / 237  # 237 of 272 + 4
     assert cost.host_beside == (256 * 16 + 237 * (27 + 24)) / 65536
     assert cost.file == pytest.approx(4096 / 14 / 0.95)  # pages with 14 of 264 + 16
     assert (cost.key, cost.place) == (0, 4)
     small = RowCost.of(ITEM, 64, StorageConfig(pad_bytes="1MiB"))
     assert small.pad == 16384 / 62
-    user = RowCost.of(USER, 16, large)
+    large = RowCost.of(ITEM, 64, StorageConfig(pad_bytes="1GiB"))
+    assert large.pad == 2**20 / 3971  # in blocks of a MiB
+    user = RowCost.of(USER, 16, storage)
     assert user.file == pytest.approx(4096 / 46 / 0.95)
     assert (user.key, user.place) == (pytest.approx(36), 0)
-    wide = RowCost.of(TableLoad(name="w", dim=2000, rows=1), 2000, large)
+    wide = RowCost.of(TableLoad(name="w", dim=2000, rows=1), 2000, storage)
     assert wide.file == pytest.approx(8192 / 0.95)
 
 

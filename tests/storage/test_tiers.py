@@ -395,3 +395,28 @@ def test_tiers_must_hold_the_same_tiles() -> None:
     specs = tile_specs()
     with pytest.raises(ValueError, match="other tiles"):
         Pad(specs, budget_bytes=10**6, host=HostTier(specs[:2]))
+
+
+def test_rows_out_of_use_for_65_536_batches_leave_first() -> None:
+    """Last uses are kept in 16 bits: what was long ago must not come to look recent."""
+    spec = RowSpec(table=0, name="a", dim=16, rows=None, optimizer=SGD(), init=Uniform(0.1))
+    pad = Pad([spec], budget_bytes=2**18, host=HostTier([spec]))
+    old, often, new = np.arange(500), np.arange(500, 600), np.arange(1000, 2800)
+
+    def touch(ids: NDArray[np.int64]) -> None:
+        request = SegmentedRequest.of([Segment(0, ids.astype(np.int64))])
+        ticket = pad.plan(request, True)
+        pad.wait(ticket)
+        pad.release(ticket)
+
+    for ids, times in (often[:1], 40_000), (old, 1), (often[:1], 30_000), (often, 1):
+        for _ in range(times):
+            touch(ids)
+    pad.take_traffic()
+    for part in np.split(new, 8):
+        touch(part)
+    touch(often)
+    assert pad.take_traffic().pad_hits > 0.9 * len(often)
+    touch(old)
+    assert pad.take_traffic().pad_hits < len(old) / 2
+    pad.close()
