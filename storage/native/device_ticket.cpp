@@ -69,7 +69,6 @@ void DeviceTicket::lay_out_groups(const Ticket& ticket) {
   entries_ = plan_.add<Entry>(ticket.entries.size());
   entry_weights_ = plan_.add<float>(ticket.entry_weight.size());
   pieces_ = plan_.add<UpdatePiece>(work_.pieces.size());
-  long_pieces_ = plan_.add<UpdatePiece>(work_.long_pieces.size());
   chunks_ = plan_.add<ChunkPiece>(work_.chunks.size());
   distinct_.at = rows_at_;
   sums_.reserve(device_, work_.sums * sizeof(float));
@@ -116,7 +115,6 @@ void DeviceTicket::fill_groups(const Ticket& ticket) {
   fill_part(plan_, entries_, ticket.entries.data());
   fill_part(plan_, entry_weights_, ticket.entry_weight.data());
   fill_part(plan_, pieces_, work_.pieces.data());
-  fill_part(plan_, long_pieces_, work_.long_pieces.data());
   fill_part(plan_, chunks_, work_.chunks.data());
 }
 
@@ -172,25 +170,23 @@ void DeviceTicket::update(const Ticket& ticket, const uint64_t* addresses, Dtype
   if (norm_bytes > norms_here_.bytes()) used_.synchronize();
   norms_.reserve(device_, norm_bytes);
   norms_here_.reserve(device_, norm_bytes);
-  UpdateArgs args{plan_.device(pieces_),
-                  plan_.device(chunks_),
-                  work_.chunks.size(),
-                  to_gradients_.device(stepping),
-                  tiles_.memory.as<TileRows>(),
-                  to_gradients_.device(gradients),
-                  rows_of(distinct_),
-                  rows_of(grouped_),
-                  plan_.device(first_),
-                  plan_.device(entries_),
-                  plan_.device(entry_weights_),
-                  sums_.as<float>(),
-                  measure ? norms_.as<float>() : nullptr};
+  const UpdateArgs args{plan_.device(pieces_),
+                        plan_.device(chunks_),
+                        work_.chunks.size(),
+                        to_gradients_.device(stepping),
+                        tiles_.memory.as<TileRows>(),
+                        to_gradients_.device(gradients),
+                        rows_of(distinct_),
+                        rows_of(grouped_),
+                        plan_.device(first_),
+                        plan_.device(entries_),
+                        plan_.device(entry_weights_),
+                        sums_.as<float>(),
+                        measure ? norms_.as<float>() : nullptr};
   constexpr size_t WARPS = ROW_THREADS / 32;
   step.launch(kernel_for("sum", wire).c_str(), (work_.chunks.size() + WARPS - 1) / WARPS,
               ROW_THREADS, args);
   step.launch(kernel_for("update", wire).c_str(), work_.pieces.size(), ROW_THREADS, args);
-  args.pieces = plan_.device(long_pieces_);
-  step.launch("update_long", work_.long_pieces.size(), ROW_THREADS, args);
   if (norm_bytes > 0) step.copy_out(norms_here_.data(), norms_.data(), norm_bytes);
   used_.record(step);
 }

@@ -64,7 +64,7 @@ class DeviceTicket {
   Part<uint32_t> first_;
   Part<Entry> entries_;
   Part<float> entry_weights_;
-  Part<UpdatePiece> pieces_, long_pieces_;
+  Part<UpdatePiece> pieces_;
   Part<ChunkPiece> chunks_;
 
   Parcel lent_;  // rows that are not in the pad, which arrive between plan and gather

@@ -30,14 +30,40 @@ size_t chunk_of(size_t entries) {
 void cut_long_group(uint32_t run, size_t group, size_t begin, size_t end, size_t dim,
                     UpdateWork& work) {
   const size_t chunk = chunk_of(end - begin), chunks = (end - begin + chunk - 1) / chunk;
-  work.long_pieces.push_back({run, static_cast<uint32_t>(group), static_cast<uint32_t>(group + 1),
-                              static_cast<uint32_t>(chunks), work.sums});
+  work.pieces.push_back({run, static_cast<uint32_t>(group), static_cast<uint32_t>(group + 1),
+                         static_cast<uint32_t>(chunks), work.sums});
   for (size_t from = begin; from < end; from += chunk) {
     const size_t to = std::min(from + chunk, end);
     work.chunks.push_back({run, static_cast<uint32_t>(from), static_cast<uint32_t>(to), work.sums});
     work.sums += dim;
   }
   work.sums = (work.sums + 3) / 4 * 4;  // lanes read four floats at a time
+}
+
+void cut_run(const Ticket& ticket, uint32_t number, const TileRows& tile, size_t limit,
+             UpdateWork& work) {
+  const Run& run = ticket.runs[number];
+  size_t begin = run.group_begin, moved = 0;
+  auto close = [&](size_t end) {
+    if (end > begin)
+      work.pieces.push_back(
+          {number, static_cast<uint32_t>(begin), static_cast<uint32_t>(end), 0, 0});
+    begin = end;
+    moved = 0;
+  };
+  for (size_t group = run.group_begin; group < run.group_end; ++group) {
+    const size_t first = run.distinct ? 0 : ticket.group_first[group];
+    const size_t entries = run.distinct ? 1 : ticket.group_first[group + 1] - first;
+    if (entries > LONG_GROUP) {
+      close(group);
+      cut_long_group(number, group, first, first + entries, tile.dim, work);
+      begin = group + 1;
+      continue;
+    }
+    moved += row_bytes(tile) + entries * 4 * tile.dim;
+    if (moved >= limit) close(group + 1);
+  }
+  close(run.group_end);
 }
 
 }  // namespace
@@ -70,12 +96,8 @@ void cut_replies(const Ticket& ticket, const std::vector<TileRows>& tiles, uint3
 void cut_updates(const Ticket& ticket, const std::vector<TileRows>& tiles, uint32_t processors,
                  UpdateWork& work) {
   work.pieces.clear();
-  work.long_pieces.clear();
   work.chunks.clear();
   work.sums = work.groups = 0;
-  auto entries_of = [&](const Run& run, size_t group) -> size_t {
-    return run.distinct ? 1 : ticket.group_first[group + 1] - ticket.group_first[group];
-  };
   size_t total = 0;
   for (const Run& run : ticket.runs) {
     work.groups += run.group_end - run.group_begin;
@@ -83,30 +105,11 @@ void cut_updates(const Ticket& ticket, const std::vector<TileRows>& tiles, uint3
              (run.id_end - run.id_begin) * 4 * tiles[run.tile].dim;
   }
   const size_t limit = piece_bytes(total, processors);
-  for (uint32_t r = 0; r < ticket.runs.size(); ++r) {
-    const Run& run = ticket.runs[r];
-    const TileRows& tile = tiles[run.tile];
-    size_t begin = run.group_begin, moved = 0;
-    auto close = [&](size_t end) {
-      if (end > begin)
-        work.pieces.push_back({r, static_cast<uint32_t>(begin), static_cast<uint32_t>(end), 0, 0});
-      begin = end;
-      moved = 0;
-    };
-    for (size_t group = run.group_begin; group < run.group_end; ++group) {
-      const size_t entries = entries_of(run, group);
-      if (entries > LONG_GROUP) {
-        close(group);
-        const size_t first = ticket.group_first[group];
-        cut_long_group(r, group, first, first + entries, tile.dim, work);
-        begin = group + 1;
-        continue;
-      }
-      moved += row_bytes(tile) + entries * 4 * tile.dim;
-      if (moved >= limit) close(group + 1);
-    }
-    close(run.group_end);
-  }
+  for (uint32_t r = 0; r < ticket.runs.size(); ++r)
+    cut_run(ticket, r, tiles[ticket.runs[r].tile], limit, work);
+  // Blocks start in this order, and a long group takes one the longest.
+  std::stable_partition(work.pieces.begin(), work.pieces.end(),
+                        [](const UpdatePiece& piece) { return piece.chunks > 0; });
 }
 
 }  // namespace ff

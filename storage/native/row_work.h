@@ -13,7 +13,7 @@ namespace ff {
 constexpr size_t LONG_GROUP = 128;
 
 struct UpdateWork {
-  std::vector<UpdatePiece> pieces, long_pieces;
+  std::vector<UpdatePiece> pieces;  // long groups first
   std::vector<ChunkPiece> chunks;
   size_t sums = 0;    // floats, of chunks
   size_t groups = 0;  // of all runs

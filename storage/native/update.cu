@@ -76,18 +76,12 @@ FF_DEVICE float square_of(const float (&x)[V]) {
   return sum;
 }
 
-struct Chunks {};  // in place of a wire's type: of long groups, the sums of their chunks
-
-template <class A, class B>
-constexpr bool is_same = false;
-template <class A>
-constexpr bool is_same<A, A> = true;
-
 // What a block works on; in shared memory, so that registers are left for rows.
 struct Work {
   UpdatePiece piece;
   RunRows run;
   TileRows tile;
+  GroupRows groups;
 };
 
 template <class T>
@@ -97,17 +91,27 @@ FF_DEVICE void copy_words(T& to, const T& from) {
     reinterpret_cast<uint32_t*>(&to)[i] = reinterpret_cast<const uint32_t*>(&from)[i];
 }
 
+// The gradient of a long group, in the place of its first chunk's sum. The whole block comes here.
+FF_DEVICE void add_chunks(const UpdateArgs& args, const Work& work) {
+  float* const sums = args.sums + work.piece.sums;
+  const auto row = [&](uint32_t i) { return sums + uint64_t{i} * work.tile.dim; };
+  const auto one = [](uint32_t) { return 1.0f; };
+  for (uint32_t d = threadIdx.x; d < work.tile.dim; d += blockDim.x) {
+    float sum[1];
+    sum_rows<float, 1, Columns<float, 1>::TOGETHER>(work.piece.chunks, d, row, one, sum);
+    write(sums + d, sum);
+  }
+  __syncthreads();
+}
+
 // The gradient of a group in columns d to d + V. TOGETHER: most groups are small, and more rows at
 // a time would cost registers.
 template <class Wire, uint32_t TOGETHER, int V>
 FF_DEVICE void gradient_of(const UpdateArgs& args, const Work& work, uint32_t group, uint32_t d,
                            float (&gradient)[V]) {
   const uint32_t dim = work.tile.dim;
-  if constexpr (is_same<Wire, Chunks>) {
-    const float* const sums = args.sums + work.piece.sums;
-    const auto row = [&](uint32_t i) { return sums + uint64_t{i} * dim; };
-    const auto one = [](uint32_t) { return 1.0f; };
-    sum_rows<float, V, TOGETHER>(work.piece.chunks, d, row, one, gradient);
+  if (work.piece.chunks > 0) {
+    load(args.sums + work.piece.sums + d, gradient);
   } else if (work.run.distinct) {
     const Wire* const row = reinterpret_cast<const Wire*>(work.run.start) + uint64_t{group} * dim;
     load(row + d, gradient);
@@ -118,15 +122,14 @@ FF_DEVICE void gradient_of(const UpdateArgs& args, const Work& work, uint32_t gr
 }
 
 // The row's part of the step, before its columns'. All lanes of the team come here.
-FF_DEVICE float scale_of(const UpdateArgs& args, const Work& work, const Team& team, uint32_t group,
-                         float square) {
+FF_DEVICE float scale_of(const Work& work, const Team& team, uint32_t group, float square) {
   if (work.tile.row_states == 0)
     return work.run.optimizer.with(
         [](const auto& optimizer) { return optimizer.row(nullptr, 0.0f); });
   const float mean_square = team.sum(square) / static_cast<float>(work.tile.dim);
   float scale = 0;
   if (team.lane() == 0) {
-    const GroupRows& groups = work.run.distinct ? args.distinct : args.grouped;
+    const GroupRows& groups = work.groups;
     float* const state = work.tile.rows.row_state<1>(groups.at[group], groups.slots[group]);
     scale = work.run.optimizer.with(
         [&](const auto& optimizer) { return optimizer.row(state, mean_square); });
@@ -156,10 +159,10 @@ FF_DEVICE void with_weights(Dtype dtype, char* weights, F&& f) {
 
 // One step of columns d to d + V of a row.
 template <int V>
-FF_DEVICE void step_columns(const UpdateArgs& args, const Work& work, uint32_t group, uint32_t d,
+FF_DEVICE void step_columns(const Work& work, uint32_t group, uint32_t d,
                             const float (&gradient)[V], float scale) {
   const TileRows& tile = work.tile;
-  const GroupRows& groups = work.run.distinct ? args.distinct : args.grouped;
+  const GroupRows& groups = work.groups;
   char* const weights = groups.at[group];
   float *s0 = nullptr, *s1 = nullptr;
   float w[V], a[V] = {}, b[V] = {};
@@ -200,8 +203,8 @@ FF_DEVICE void update_row(const UpdateArgs& args, const Work& work, const Team& 
   if (here) gradient_of<Wire, 2>(args, work, group, d, gradient);
   const float square = square_of(gradient);
   write_norm(args, work, team, group, square);
-  const float scale = scale_of(args, work, team, group, square);
-  if (here) step_columns(args, work, group, d, gradient, scale);
+  const float scale = scale_of(work, team, group, square);
+  if (here) step_columns(work, group, d, gradient, scale);
 }
 
 // Any other: the gradient is summed once for its square, where that is needed, and then again.
@@ -218,24 +221,25 @@ FF_DEVICE void update_wide_row(const UpdateArgs& args, const Work& work, const T
     }
     write_norm(args, work, team, group, square);
   }
-  const float scale = scale_of(args, work, team, group, square);
+  const float scale = scale_of(work, team, group, square);
 #pragma unroll 1
   for (uint32_t d = begin; d < work.tile.dim; d += width) {
     gradient_of<Wire, 1>(args, work, group, d, gradient);
-    step_columns(args, work, group, d, gradient, scale);
+    step_columns(work, group, d, gradient, scale);
   }
 }
 
 template <class Wire, int V>
 FF_DEVICE void update_rows(const UpdateArgs& args, const Work& work) {
   const Team team((work.tile.dim + V - 1) / V);
-  const bool wide = work.tile.dim > team.lanes() * V;
-  for (uint32_t group = work.piece.begin + team.number(); group < work.piece.end;
-       group += team.count())
-    if (wide)
-      update_wide_row<Wire, V>(args, work, team, group);
-    else
+  const uint32_t first = work.piece.begin + team.number(), end = work.piece.end;
+  // Not one loop around both: that takes registers.
+  if (work.tile.dim <= team.lanes() * V)
+    for (uint32_t group = first; group < end; group += team.count())
       update_row<Wire, V>(args, work, team, group);
+  else
+    for (uint32_t group = first; group < end; group += team.count())
+      update_wide_row<Wire, V>(args, work, team, group);
 }
 
 template <class Wire>
@@ -246,7 +250,9 @@ FF_DEVICE void update(const UpdateArgs& args) {
   copy_words(work->piece, piece);
   copy_words(work->run, run);
   copy_words(work->tile, args.tiles[run.tile]);
+  copy_words(work->groups, run.distinct ? args.distinct : args.grouped);
   __syncthreads();
+  if (work->piece.chunks > 0) add_chunks(args, *work);
   if (work->run.aligned)
     update_rows<Wire, 4>(args, *work);
   else
@@ -260,6 +266,5 @@ FF_KERNEL(sum_fp16, UpdateArgs, FF_ROW_BOUNDS) { sum_chunks<Fp16>(args); }
 FF_KERNEL(update_fp32, UpdateArgs, FF_ROW_BOUNDS) { update<float>(args); }
 FF_KERNEL(update_bf16, UpdateArgs, FF_ROW_BOUNDS) { update<Bf16>(args); }
 FF_KERNEL(update_fp16, UpdateArgs, FF_ROW_BOUNDS) { update<Fp16>(args); }
-FF_KERNEL(update_long, UpdateArgs, FF_ROW_BOUNDS) { update<Chunks>(args); }
 
 }  // namespace ff

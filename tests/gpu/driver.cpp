@@ -171,6 +171,11 @@ void stand_in_shake(uint64_t seed, unsigned longest_delay_us) {
 
 void stand_in_limit(size_t bytes) { set_limit(bytes); }
 
+uint64_t stand_in_launches() {
+  const std::lock_guard lock(driver().mutex);
+  return driver().launches;
+}
+
 size_t stand_in_held(int pinned) { return held(pinned ? Use::pinned : Use::device); }
 
 // What went wrong since the last call, and forgets it.

@@ -40,7 +40,8 @@ struct Driver {
   std::vector<std::shared_ptr<Stream>> closing;
   std::set<Event*> events;
   int contexts[DEVICES] = {};  // how often each is retained; its address is the handle
-  uint64_t seed = 0, launches = 0, created = 0;
+  uint64_t seed = 0, created = 0;
+  uint64_t launches = 0;          // since the seed was set
   std::string fault, fault_text;  // fault_text: what cuGetErrorString has given out
 };
 Driver& driver();

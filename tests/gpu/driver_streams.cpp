@@ -163,7 +163,8 @@ int cuLaunchKernel(void* function, unsigned blocks, unsigned blocks_y, unsigned 
   uint64_t seed = 0;
   {
     const std::lock_guard lock(driver().mutex);
-    if (driver().seed != 0) seed = driver().seed * 1000003 + ++driver().launches;
+    ++driver().launches;
+    if (driver().seed != 0) seed = driver().seed * 1000003 + driver().launches;
   }
   return enqueue(stream, [=] {
     note(run_grid(*kernel, blocks, threads, args.get(), seed));

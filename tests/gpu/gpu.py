@@ -158,6 +158,7 @@ def _stand_in() -> ctypes.CDLL:
     library = ctypes.CDLL(str(build()))
     library.stand_in_next_kernel.restype = ctypes.c_void_p
     library.stand_in_held.restype = ctypes.c_size_t
+    library.stand_in_launches.restype = ctypes.c_uint64
     library.stand_in_take_fault.restype = ctypes.c_size_t
     return library
 
@@ -273,6 +274,11 @@ def limited(num_bytes: int) -> Iterator[None]:
 def held_bytes(*, pinned: bool = False) -> int:
     """Bytes of device memory (or pinned memory) that the stand-in has given out."""
     return int(_stand_in().stand_in_held(int(pinned)))
+
+
+def launches() -> int:
+    """Kernels that the stand-in was given since its start, or since it was last shaken."""
+    return int(_stand_in().stand_in_launches())
 
 
 def take_fault() -> str:

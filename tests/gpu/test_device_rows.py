@@ -308,6 +308,23 @@ def test_hot_rows(name: str, wire: str, dtype: str) -> None:
     twins.release(tickets)
 
 
+@pytest.mark.parametrize("hot", [False, True])
+def test_launches_of_an_update(*, hot: bool) -> None:
+    """One for all rows; where sums are long, one more before it."""
+    rng = np.random.default_rng(8)
+    twins = Twins("stand-in", hot_specs("fp32"))
+    segments = hot_segments(rng) if hot else [segment_of(rng, t, 9, pooled=True) for t in range(3)]
+    tickets = twins.plan(segments, train=True)
+    gradients = [
+        rng.normal(size=(reply_rows(s), twins.specs[s.tile].dim)).astype(np.float32)
+        for s in segments
+    ]
+    before = gpu.launches()
+    twins.update(segments, "fp32", tickets, gradients, 1)
+    assert gpu.launches() - before == (2 if hot else 1)
+    twins.release(tickets)
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_results_repeat_bit_for_bit(dtype: str) -> None:
     """Whatever the order in which the device's threads run."""
