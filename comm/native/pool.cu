@@ -2,8 +2,8 @@
 // pool.cpp does it. A lane has a few neighbouring columns of one bag; the lanes of a warp have the
 // columns of a bag, and of the next bags, side by side.
 #include "columns.h"
-#include "kernel.h"
 #include "step_kernels.h"
+#include "unit.h"
 
 namespace ff {
 namespace {
@@ -16,38 +16,37 @@ struct Entries {
   const uint8_t* got;
   uint32_t column_bytes;
 
-  FF_DEVICE const uint8_t* row(uint32_t entry) const {
+  template <class W, int C>
+  FF_DEVICE Columns<W, C> columns(uint32_t entry) const {
     const uint32_t bucket = job.bucket != nullptr ? __ldg(job.bucket + entry) : 0;
     const RowSource& source = job.sources[bucket];
-    return got + (source.base + source.stride * uint64_t{__ldg(job.row + entry)} + column_bytes);
+    const uint8_t* const row =
+        got + (source.base + source.stride * uint64_t{__ldg(job.row + entry)} + column_bytes);
+    return Columns<W, C>::load_constant(reinterpret_cast<const W*>(row));
+  }
+
+  FF_DEVICE float weight(uint32_t entry) const {
+    return job.weight != nullptr ? __ldg(job.weight + entry) : 1.0f;
   }
 };
 
-template <class W, int C>
-FF_DEVICE void copy_row(const Entries& entries, uint32_t entry, Sum<C>& sum) {
-  sum.take(Elements<W, C>::load(entries.row(entry)));
-  if (entries.job.weight != nullptr) sum.scale(__ldg(entries.job.weight + entry));
+template <int C>
+FF_DEVICE void scale(float (&sum)[C], float by) {
+#pragma unroll
+  for (int c = 0; c < C; ++c) sum[c] *= by;
 }
 
-// Several rows are on their way at once; they are added in order.
 template <class W, int C>
-FF_DEVICE void add_rows(const Entries& entries, uint32_t first, uint32_t last, Sum<C>& sum) {
-  const float* const weight = entries.job.weight;
-  sum.clear();
-  for (uint32_t e = first; e < last; e += ROWS_AT_ONCE) {
-    Elements<W, C> rows[ROWS_AT_ONCE];
-#pragma unroll
-    for (uint32_t i = 0; i < ROWS_AT_ONCE; ++i)
-      if (e + i < last) rows[i] = Elements<W, C>::load(entries.row(e + i));
-#pragma unroll
-    for (uint32_t i = 0; i < ROWS_AT_ONCE; ++i) {
-      if (e + i >= last) continue;
-      if (weight != nullptr)
-        sum.add(rows[i], __ldg(weight + e + i));
-      else
-        sum.add(rows[i]);
-    }
-  }
+FF_DEVICE void copy_row(const Entries& entries, uint32_t entry, float (&sum)[C]) {
+  entries.columns<W, C>(entry).widen(sum);
+  scale(sum, entries.weight(entry));
+}
+
+template <class W, int C>
+FF_DEVICE void add_rows(const Entries& entries, uint32_t first, uint32_t last, float (&sum)[C]) {
+  sum_columns<W, ROWS_AT_ONCE>(
+      first, last, [&](uint32_t e) { return entries.columns<W, C>(e); },
+      [&](uint32_t e) { return entries.weight(e); }, sum);
 }
 
 template <class W, int C>
@@ -59,14 +58,15 @@ FF_DEVICE void pool_bags(const PoolArgs& args, const PoolJob& job, const Unit& u
   for (uint32_t i = unit.lane; i < bags * vectors; i += WARP) {
     const uint32_t bag = first_bag + i / vectors, column = i % vectors * C;
     const Entries entries{job, args.got, column * static_cast<uint32_t>(sizeof(W))};
-    Sum<C> sum;
+    float sum[C];
     if (job.begin == nullptr)
       copy_row<W>(entries, job.first_entry + bag, sum);
     else
       add_rows<W>(entries, __ldg(job.begin + bag), __ldg(job.begin + bag + 1), sum);
-    if (job.scale != nullptr) sum.scale(__ldg(job.scale + bag));
-    sum.store(out.data + out.stride * bag + (job.column + column) * bytes_of(args.out.dtype),
-              args.out.dtype);
+    if (job.scale != nullptr) scale(sum, __ldg(job.scale + bag));
+    uint8_t* const to =
+        out.data + out.stride * bag + (job.column + column) * bytes_of(args.out.dtype);
+    write_anywhere(to, args.out.dtype, sum);
   }
 }
 

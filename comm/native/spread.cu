@@ -3,8 +3,16 @@
 // of very many entries is cut: sums over its parts are rows of fp32, and a second launch adds those
 // up. So no row keeps one warp busy for long, and the order is the same every time.
 #include "columns.h"
-#include "kernel.h"
 #include "step_kernels.h"
+#include "unit.h"
+
+// Four blocks on a multiprocessor leave each thread 64 registers. Left to itself, the compiler may
+// aim at five, and spill.
+#ifdef __CUDACC__
+#define FF_SPREAD_BOUNDS STEP_THREADS, 4
+#else
+#define FF_SPREAD_BOUNDS STEP_THREADS
+#endif
 
 namespace ff {
 namespace {
@@ -16,46 +24,42 @@ struct Gradients {
   const SumJob& job;
   const Matrices& grad;
   const GradientSource* source;
-  uint32_t column, element;
+  uint32_t column;
 
-  FF_DEVICE const uint8_t* row(uint32_t entry) {
+  template <class G, int C>
+  FF_DEVICE Columns<G, C> columns(uint32_t entry) {
     const uint32_t bag = job.bag != nullptr ? __ldg(job.bag + entry) : entry;
     while (bag >= source->end) ++source;
     const Matrix& matrix = grad.at(source->matrix);
-    return matrix.data + matrix.stride * (bag - source->first_bag) +
-           (source->column + column) * element;
+    const uint8_t* const row = matrix.data + matrix.stride * (bag - source->first_bag);
+    return Columns<G, C>::load_constant(reinterpret_cast<const G*>(row) +
+                                        (source->column + column));
+  }
+
+  FF_DEVICE float coefficient(uint32_t entry) const {
+    return job.coefficient != nullptr ? __ldg(job.coefficient + entry) : 1.0f;
   }
 };
 
 template <class G, int C>
-FF_DEVICE void add_rows(Gradients gradients, uint32_t first, uint32_t last, Sum<C>& sum) {
-  sum.clear();
-  for (uint32_t e = first; e < last; e += ROWS_AT_ONCE) {
-    Elements<G, C> rows[ROWS_AT_ONCE];
-#pragma unroll
-    for (uint32_t i = 0; i < ROWS_AT_ONCE; ++i)
-      if (e + i < last) rows[i] = Elements<G, C>::load(gradients.row(e + i));
-#pragma unroll
-    for (uint32_t i = 0; i < ROWS_AT_ONCE; ++i) {
-      if (e + i >= last) continue;
-      if (gradients.job.coefficient != nullptr)
-        sum.add(rows[i], __ldg(gradients.job.coefficient + e + i));
-      else
-        sum.add(rows[i]);
-    }
-  }
+FF_DEVICE void add_rows(Gradients gradients, uint32_t first, uint32_t last, float (&sum)[C]) {
+  sum_columns<G, ROWS_AT_ONCE>(
+      first, last, [&](uint32_t e) { return gradients.columns<G, C>(e); },
+      [&](uint32_t e) { return gradients.coefficient(e); }, sum);
 }
 
 template <int C>
 FF_DEVICE void store_sum(const SumArgs& args, const SumJob& job, uint32_t i, uint32_t column,
-                         const Sum<C>& sum) {
+                         const float (&sum)[C]) {
   const uint64_t place = job.place != nullptr ? job.place[i] : job.first_place + i;
   if (job.to == nullptr) {
-    sum.template store<float>(args.partial.data + args.partial.stride * place + column * 4);
+    uint8_t* const row = args.partial.data + args.partial.stride * place;
+    write_anywhere(reinterpret_cast<float*>(row) + column, sum);
     return;
   }
   const uint64_t inside = (place * job.width + column) * bytes_of(args.wire);
-  for (uint32_t h = 0; h < job.holders; ++h) sum.store(args.sent + job.to[h] + inside, args.wire);
+  for (uint32_t h = 0; h < job.holders; ++h)
+    write_anywhere(args.sent + job.to[h] + inside, args.wire, sum);
 }
 
 template <class G, int C>
@@ -67,8 +71,8 @@ FF_DEVICE void sum_rows(const SumArgs& args, const SumJob& job, const Unit& unit
     const uint32_t i = first_sum + n / vectors, column = n % vectors * C;
     const uint32_t first = __ldg(job.first + i), last = __ldg(job.last + i);
     if (last - first > job.longest) continue;
-    Sum<C> sum;
-    add_rows<G>(Gradients{job, args.grad, job.sources, column, sizeof(G)}, first, last, sum);
+    float sum[C];
+    add_rows<G>(Gradients{job, args.grad, job.sources, column}, first, last, sum);
     store_sum(args, job, i, column, sum);
   }
 }
@@ -89,8 +93,8 @@ FF_DEVICE void sum_unit(const SumArgs& args) {
 
 }  // namespace
 
-FF_KERNEL(spread_fp32, SumArgs, STEP_THREADS) { sum_unit<float>(args); }
-FF_KERNEL(spread_bf16, SumArgs, STEP_THREADS) { sum_unit<Bf16>(args); }
-FF_KERNEL(spread_fp16, SumArgs, STEP_THREADS) { sum_unit<Fp16>(args); }
+FF_KERNEL(spread_fp32, SumArgs, FF_SPREAD_BOUNDS) { sum_unit<float>(args); }
+FF_KERNEL(spread_bf16, SumArgs, FF_SPREAD_BOUNDS) { sum_unit<Bf16>(args); }
+FF_KERNEL(spread_fp16, SumArgs, FF_SPREAD_BOUNDS) { sum_unit<Fp16>(args); }
 
 }  // namespace ff

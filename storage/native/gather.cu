@@ -1,5 +1,6 @@
 // Reply rows from the pad: rows as they are, or summed per bag, in the type of the wire. A block
 // works on a piece of a segment, a team of lanes on one reply row, a lane on four of its columns.
+#include "columns.h"
 #include "row_kernels.h"
 #include "team.h"
 
@@ -83,31 +84,19 @@ FF_DEVICE void convert_rows(const Reading<Wire>& r, uint32_t begin, uint32_t end
 // Sums of bags, in the order of each bag.
 template <class T, class Wire, int V>
 FF_DEVICE void sum_bags(const Reading<Wire>& r, uint32_t begin, uint32_t end) {
-  constexpr uint32_t TOGETHER = Columns<T, V>::TOGETHER;
   const Team team((r.dim + V - 1) / V);
   for (uint32_t b = begin + team.number(); b < end; b += team.count()) {
     const uint64_t first = r.offsets[b];
     const uint32_t length = static_cast<uint32_t>(r.offsets[b + 1] - first);
     const char* const* const rows = r.rows + first;
     const float* const weights = r.weights == nullptr ? nullptr : r.weights + first;
+    const auto weight = [&](uint32_t i) { return weights == nullptr ? 1.0f : weights[i]; };
     for (uint32_t d = team.lane() * V; d < r.dim; d += team.lanes() * V) {
-      float sum[V] = {};
-      for (uint32_t i = 0; i < length; i += TOGETHER) {
-        Columns<T, V> columns[TOGETHER];
-#pragma unroll
-        for (uint32_t k = 0; k < TOGETHER; ++k)
-          if (k < length - i)
-            columns[k] = Columns<T, V>::load(reinterpret_cast<const T*>(rows[i + k]) + d);
-#pragma unroll
-        for (uint32_t k = 0; k < TOGETHER; ++k) {
-          if (k >= length - i) break;
-          const float by = weights == nullptr ? 1.0f : weights[i + k];
-          float x[V];
-          columns[k].widen(x);
-#pragma unroll
-          for (int v = 0; v < V; ++v) sum[v] = fmaf(by, x[v], sum[v]);
-        }
-      }
+      const auto columns_of = [&](uint32_t i) {
+        return Columns<T, V>::load(reinterpret_cast<const T*>(rows[i]) + d);
+      };
+      float sum[V];
+      sum_columns<T, Columns<T, V>::TOGETHER>(0, length, columns_of, weight, sum);
       write_nearest(r.out + uint64_t{b} * r.dim + d, sum);
     }
   }

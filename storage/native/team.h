@@ -1,7 +1,6 @@
-// For kernels on rows: a team of lanes that works on one row, and what its lanes load and store.
+// For kernels on rows: a team of lanes that works on one row.
 #pragma once
 
-#include "half.h"
 #include "kernel.h"
 
 // Threads of a block; and blocks that a multiprocessor shall hold, which is half of the threads
@@ -45,74 +44,5 @@ struct Team {
     return (ALL_LANES >> (WARP - lanes())) << first;
   }
 };
-
-// V columns as they lie in memory: 4 or 1. A lane asks for TOGETHER before it uses the first.
-template <class T, int V>
-struct Columns {
-  static constexpr uint32_t TOGETHER = 8;
-  T value;
-
-  FF_DEVICE static Columns load(const T* p) { return {*p}; }
-  FF_DEVICE void widen(float (&x)[V]) const { x[0] = to_float(value); }
-};
-
-template <>
-struct Columns<float, 4> {
-  static constexpr uint32_t TOGETHER = 4;
-  float4 value;
-
-  FF_DEVICE static Columns load(const float* p) { return {*reinterpret_cast<const float4*>(p)}; }
-  FF_DEVICE void widen(float (&x)[4]) const {
-    x[0] = value.x;
-    x[1] = value.y;
-    x[2] = value.z;
-    x[3] = value.w;
-  }
-};
-
-template <class T>
-struct Columns<T, 4> {
-  static constexpr uint32_t TOGETHER = 8;
-  uint2 value;
-
-  FF_DEVICE static Columns load(const T* p) { return {*reinterpret_cast<const uint2*>(p)}; }
-  FF_DEVICE void widen(float (&x)[4]) const {
-    x[0] = to_float(T{static_cast<uint16_t>(value.x)});
-    x[1] = to_float(T{static_cast<uint16_t>(value.x >> 16)});
-    x[2] = to_float(T{static_cast<uint16_t>(value.y)});
-    x[3] = to_float(T{static_cast<uint16_t>(value.y >> 16)});
-  }
-};
-
-template <class T, int V>
-FF_DEVICE void load(const T* p, float (&x)[V]) {
-  Columns<T, V>::load(p).widen(x);
-}
-
-template <int V>
-FF_DEVICE void write(float* p, const float (&x)[V]) {
-  if constexpr (V == 4)
-    *reinterpret_cast<float4*>(p) = make_float4(x[0], x[1], x[2], x[3]);
-  else
-    *p = x[0];
-}
-
-template <class T, int V>
-FF_DEVICE void write(T* p, const T (&x)[V]) {
-  if constexpr (V == 4)
-    *reinterpret_cast<uint2*>(p) = make_uint2(x[0].bits | static_cast<uint32_t>(x[1].bits) << 16,
-                                              x[2].bits | static_cast<uint32_t>(x[3].bits) << 16);
-  else
-    *p = x[0];
-}
-
-// To nearest.
-template <class T, int V>
-FF_DEVICE void write_nearest(T* p, const float (&x)[V]) {
-  T rounded[V];
-#pragma unroll
-  for (int k = 0; k < V; ++k) rounded[k] = nearest<T>(x[k]);
-  write(p, rounded);
-}
 
 }  // namespace ff

@@ -1,56 +1,31 @@
 // Gradients into the pad: per distinct row the sum of its gradient rows, in the order of the plan,
 // then the optimizer, in place. A block works on a piece of a run, a team of lanes on one row, a
 // lane on four of its columns. Entries of long groups are summed before, in chunks.
+#include "columns.h"
 #include "row_kernels.h"
 #include "score.h"
 #include "team.h"
 
 namespace ff {
 
-// Sum of `count` gradient rows, in order, in columns d to d + V. `row` says where each begins,
-// `weight` what it counts. TOGETHER of them are asked for at a time.
-template <class T, int V, uint32_t TOGETHER, class Row, class Weight>
-FF_DEVICE void sum_rows(uint32_t count, uint32_t d, Row&& row, Weight&& weight, float (&sum)[V]) {
-#pragma unroll
-  for (int v = 0; v < V; ++v) sum[v] = 0;
-#pragma unroll 1
-  for (uint32_t i = 0; i < count; i += TOGETHER) {
-    Columns<T, V> columns[TOGETHER];
-#pragma unroll
-    for (uint32_t k = 0; k < TOGETHER; ++k)
-      if (k < count - i) columns[k] = Columns<T, V>::load(row(i + k) + d);
-#pragma unroll
-    for (uint32_t k = 0; k < TOGETHER; ++k) {
-      if (k >= count - i) break;
-      const float by = weight(i + k);
-      float x[V];
-      columns[k].widen(x);
-#pragma unroll
-      for (int v = 0; v < V; ++v) sum[v] = fmaf(by, x[v], sum[v]);
-    }
-  }
-}
-
-// Sum of the entries from `begin` on.
+// Sum of entries [begin, end) in columns d to d + V.
 template <class Wire, int V, uint32_t TOGETHER>
-FF_DEVICE void sum_entries(const UpdateArgs& args, uint32_t begin, uint32_t count, uint32_t dim,
+FF_DEVICE void sum_entries(const UpdateArgs& args, uint32_t begin, uint32_t end, uint32_t dim,
                            uint32_t d, float (&sum)[V]) {
-  const Entry* const entries = args.entries + begin;
-  const float* const weights = args.weights + begin;
-  const auto row = [&](uint32_t i) {
-    const Entry entry = entries[i];
-    return reinterpret_cast<const Wire*>(args.addresses[entry.segment]) + uint64_t{entry.row} * dim;
+  const auto columns_of = [&](uint32_t i) {
+    const Entry entry = args.entries[i];
+    const Wire* const rows = reinterpret_cast<const Wire*>(args.addresses[entry.segment]);
+    return Columns<Wire, V>::load(rows + uint64_t{entry.row} * dim + d);
   };
-  const auto weight = [&](uint32_t i) { return args.weights == nullptr ? 1.0f : weights[i]; };
-  sum_rows<Wire, V, TOGETHER>(count, d, row, weight, sum);
+  const auto weight = [&](uint32_t i) { return args.weights == nullptr ? 1.0f : args.weights[i]; };
+  sum_columns<Wire, TOGETHER>(begin, end, columns_of, weight, sum);
 }
 
 template <class Wire, int V>
 FF_DEVICE void sum_chunk(const UpdateArgs& args, const ChunkPiece& piece, uint32_t dim) {
   for (uint32_t d = (threadIdx.x & (WARP - 1)) * V; d < dim; d += WARP * V) {
     float sum[V];
-    sum_entries<Wire, V, Columns<Wire, V>::TOGETHER>(args, piece.begin, piece.end - piece.begin,
-                                                     dim, d, sum);
+    sum_entries<Wire, V, Columns<Wire, V>::TOGETHER>(args, piece.begin, piece.end, dim, d, sum);
     write(args.sums + piece.sum + d, sum);
   }
 }
@@ -94,11 +69,13 @@ FF_DEVICE void copy_words(T& to, const T& from) {
 // The gradient of a long group, in the place of its first chunk's sum. The whole block comes here.
 FF_DEVICE void add_chunks(const UpdateArgs& args, const Work& work) {
   float* const sums = args.sums + work.piece.sums;
-  const auto row = [&](uint32_t i) { return sums + uint64_t{i} * work.tile.dim; };
   const auto one = [](uint32_t) { return 1.0f; };
   for (uint32_t d = threadIdx.x; d < work.tile.dim; d += blockDim.x) {
+    const auto column_of = [&](uint32_t i) {
+      return Columns<float, 1>::load(sums + uint64_t{i} * work.tile.dim + d);
+    };
     float sum[1];
-    sum_rows<float, 1, Columns<float, 1>::TOGETHER>(work.piece.chunks, d, row, one, sum);
+    sum_columns<float, Columns<float, 1>::TOGETHER>(0, work.piece.chunks, column_of, one, sum);
     write(sums + d, sum);
   }
   __syncthreads();
@@ -116,8 +93,8 @@ FF_DEVICE void gradient_of(const UpdateArgs& args, const Work& work, uint32_t gr
     const Wire* const row = reinterpret_cast<const Wire*>(work.run.start) + uint64_t{group} * dim;
     load(row + d, gradient);
   } else {
-    const uint32_t begin = args.first[group];
-    sum_entries<Wire, V, TOGETHER>(args, begin, args.first[group + 1] - begin, dim, d, gradient);
+    sum_entries<Wire, V, TOGETHER>(args, args.first[group], args.first[group + 1], dim, d,
+                                   gradient);
   }
 }
 
