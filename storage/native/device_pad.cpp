@@ -106,8 +106,7 @@ void DevicePad::load(const std::vector<Fetch::Move>& rows) {
 
 void DevicePad::copy(const Fetch::Place& from, const Fetch::Place& to) {
   meta(to)->store(meta(from)->load());
-  const RowMover::Copy row{from, to};
-  mover_.copy(&row, 1);
+  mover_.copy(from, to);
 }
 
 void DevicePad::prepare(Ticket& ticket) {
@@ -124,6 +123,7 @@ void DevicePad::used(const Stream& step) const {
 void DevicePad::gather(const Ticket& ticket, const uint64_t* addresses, Dtype wire,
                        uint64_t stream) {
   const Stream step(device_, stream);
+  step.wait(mover_.arrived());
   ticket.device->gather(ticket, addresses, wire, step);
   used(step);
 }
@@ -133,6 +133,7 @@ void DevicePad::update(Ticket& ticket, const uint64_t* addresses, Dtype wire, fl
   const Stream step(device_, stream);
   const bool measure = population_ != nullptr && population_->by_gradient();
   const std::vector<RunRows> runs = runs_of(ticket, addresses, wire, lr, step_number);
+  step.wait(mover_.arrived());
   ticket.device->update(ticket, addresses, wire, runs, measure, step);
   used(step);
   if (population_ != nullptr) touch(ticket);

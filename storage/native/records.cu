@@ -65,16 +65,13 @@ FF_KERNEL(load_rows, RowList<RecordMove>, FF_ROW_BOUNDS) {
   });
 }
 
-FF_KERNEL(move_rows, RowList<RowMove>, FF_ROW_BOUNDS) {
-  uint64_t row;
-  if (!row_of_warp(args.count, row)) return;
-  const RowMove move = args.rows[row];
-  const TileRows& tile = args.tiles[move.tile];
-  copy_bytes(move.to, move.from, tile.dim * bytes_of(tile.dtype));
-  copy_bytes(tile.rows.state(move.to, move.to_slot), tile.rows.state(move.from, move.from_slot),
+FF_KERNEL(copy_row, RowCopy, WARP) {
+  const TileRows& tile = args.tiles[args.tile];
+  copy_bytes(args.to, args.from, tile.dim * bytes_of(tile.dtype));
+  copy_bytes(tile.rows.state(args.to, args.to_slot), tile.rows.state(args.from, args.from_slot),
              tile.dim * 4 * tile.element_states);
-  copy_bytes(tile.rows.row_state(move.to, move.to_slot),
-             tile.rows.row_state(move.from, move.from_slot), uint32_t{4} * tile.row_states);
+  copy_bytes(tile.rows.row_state(args.to, args.to_slot),
+             tile.rows.row_state(args.from, args.from_slot), uint32_t{4} * tile.row_states);
 }
 
 FF_DEVICE float first_weight(const TileRows& tile, uint64_t key, uint32_t column) {

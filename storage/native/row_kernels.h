@@ -102,16 +102,19 @@ struct RecordMove {
   uint32_t slot, tile;
 };
 
-struct RowMove {
-  char *from, *to;  // weights
-  uint32_t from_slot, to_slot, tile;
-};
-
 // A warp for each.
 template <class Row>
 struct RowList {
   const Row* rows;
   uint64_t count;
+  const TileRows* tiles;
+};
+
+// One row, from place to place: the work of a warp.
+struct RowCopy {
+  char *from, *to;  // weights
+  uint32_t from_slot, to_slot;
+  uint64_t tile;
   const TileRows* tiles;
 };
 

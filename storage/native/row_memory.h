@@ -1,5 +1,5 @@
 // Who touches the rows of a pad: loops, where they lie in memory of the host (host_rows.h), or
-// kernels, where they lie in that of a GPU (device_memory.h). Plans say what is to be done; whoever
+// kernels, where they lie in that of a GPU (device_pad.h). Plans say what is to be done; whoever
 // makes them knows addresses of rows, and never follows them.
 #pragma once
 
@@ -22,8 +22,9 @@ class RowMemory {
   // All tiles are there; before anything else.
   virtual void open() {}
 
-  // Rows that come, leave or move. They are where they should be when the call returns, and are
-  // touched after everything that was done for tickets released by then.
+  // Rows that come, leave or move, touched after everything that was done for tickets released by
+  // then. Records are whole, or may be changed, when the call returns; rows are there for all calls
+  // that follow.
   virtual void bear(const std::vector<Fetch::Birth>& births) = 0;
   virtual void store(const std::vector<Fetch::Move>& rows) = 0;  // to records
   virtual void load(const std::vector<Fetch::Move>& rows) = 0;   // from records

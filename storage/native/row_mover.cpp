@@ -8,6 +8,7 @@
 namespace ff {
 namespace {
 
+constexpr size_t ROWS_PER_LIST = size_t{1} << 18;
 constexpr size_t ROWS_PER_ROUND = size_t{1} << 16, STAGE_BYTES = size_t{8} << 20;
 constexpr size_t ROWS_PER_THREAD = 1024;
 // Records that are shorter cross the bus in pieces too small for it.
@@ -24,7 +25,8 @@ RowMover::RowMover(const Device& device, const DeviceTiles& tiles, const Event& 
       final_(final),
       threads_(threads),
       stream_(device),
-      list_(device),
+      arrived_(device),
+      lists_{Parcel(device), Parcel(device), Parcel(device), Parcel(device)},
       stages_{Stage(device), Stage(device)} {}
 
 // Without the metadata.
@@ -33,82 +35,94 @@ size_t RowMover::record_bytes(const Fetch::Move& move) const {
   return size_t{tile.dim} * (bytes_of(tile.dtype) + 4 * tile.element_states) + 4 * tile.row_states;
 }
 
-void RowMover::begin() {
-  stream_.wait(final_);
-  for (Stage& stage : stages_) stage.begin = stage.end = 0;
+// One call's work at a time, after the last step that was enqueued: its rows may be in use until
+// then.
+template <class Work>
+void RowMover::after_final(Work&& work) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  try {
+    stream_.wait(final_);
+    work();
+  } catch (const DeviceError& error) {
+    throw DeviceError("GPU " + std::to_string(device_.ordinal()) +
+                      " has failed at rows that come, leave or move, or at what it was given "
+                      "before: " +
+                      error.what());
+  }
 }
 
 // Makes the lists of a kernel, and launches it.
 template <class Row, class Make>
 void RowMover::in_rounds(const char* kernel, size_t n, Make&& make) {
-  for (size_t first = 0; first < n; first += ROWS_PER_ROUND) {
-    const size_t count = std::min(ROWS_PER_ROUND, n - first);
-    list_.clear();
-    const auto part = list_.add<Row>(count);
-    list_.open();
-    Row* const rows = list_.host(part);
+  for (size_t first = 0; first < n; first += ROWS_PER_LIST) {
+    const size_t count = std::min(ROWS_PER_LIST, n - first);
+    Parcel& list = lists_[lists_sent_++ % lists_.size()];
+    list.clear();
+    const auto part = list.add<Row>(count);
+    list.open();
+    Row* const rows = list.host(part);
     for (size_t i = 0; i < count; ++i) rows[i] = make(first + i);
-    list_.send(stream_);
-    const RowList<Row> args{list_.device(part), count, tiles_.memory.as<TileRows>()};
+    list.send(stream_);
+    const RowList<Row> args{list.device(part), count, tiles_.memory.as<TileRows>()};
     stream_.launch(kernel, blocks_of(count), ROW_THREADS, args);
   }
 }
 
 void RowMover::bear(const Fetch::Birth* births, size_t n) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  begin();
-  in_rounds<BirthRow>("bear_rows", n, [&](size_t i) {
-    const auto& [pad, id, time] = births[i];
-    return BirthRow{pad.weights, id, pad.slot, pad.tile};
+  after_final([&] {
+    in_rounds<BirthRow>("bear_rows", n, [&](size_t i) {
+      const auto& [pad, id, time] = births[i];
+      return BirthRow{pad.weights, id, pad.slot, pad.tile};
+    });
+    arrived_.record(stream_);
   });
-  stream_.synchronize();
 }
 
-void RowMover::copy(const Copy* copies, size_t n) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  begin();
-  in_rounds<RowMove>("move_rows", n, [&](size_t i) {
-    const auto& [from, to] = copies[i];
-    return RowMove{from.weights, to.weights, from.slot, to.slot, from.tile};
+void RowMover::copy(const Fetch::Place& from, const Fetch::Place& to) {
+  after_final([&] {
+    stream_.launch("copy_row", 1, 32,
+                   RowCopy{from.weights, to.weights, from.slot, to.slot, from.tile,
+                           tiles_.memory.as<TileRows>()});
+    arrived_.record(stream_);
   });
-  stream_.synchronize();
 }
 
 void RowMover::store(const Fetch::Move* moves, size_t n, bool pinned) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  begin();
-  const size_t staged = choose(moves, n, pinned);
-  in_place("store_rows", staged);
-  in_stages(staged, [&](Stage& stage, size_t first) {
-    hand_over(stage);
-    load_list(stage, first);
-    launch(stage, "store_rows");
-    stream_.copy_out(stage.here.data(), stage.there.data(), stage.bytes);
+  after_final([&] {
+    const size_t staged = choose(moves, n, pinned);
+    in_place("store_rows", staged);
+    in_stages(staged, [&](Stage& stage, size_t first) {
+      hand_over(stage);
+      load_list(stage, first);
+      launch(stage, "store_rows");
+      stream_.copy_out(stage.here.data(), stage.there.data(), stage.bytes);
+    });
+    hand_over(stages_[0]);
+    hand_over(stages_[1]);
+    stream_.synchronize();
   });
-  hand_over(stages_[0]);
-  hand_over(stages_[1]);
-  stream_.synchronize();
 }
 
 void RowMover::load(const Fetch::Move* moves, size_t n, bool pinned) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  begin();
-  const size_t staged = choose(moves, n, pinned);
-  in_place("load_rows", staged);
-  in_stages(staged, [&](Stage& stage, size_t first) {
-    load_list(stage, first);
-    each_record(stage, [](char* staged, const Fetch::Move& move, size_t bytes) {
-      memcpy(staged, move.host, bytes);
+  after_final([&] {
+    const size_t staged = choose(moves, n, pinned);
+    in_place("load_rows", staged);
+    in_stages(staged, [&](Stage& stage, size_t first) {
+      load_list(stage, first);
+      each_record(stage, [](char* staged, const Fetch::Move& move, size_t bytes) {
+        memcpy(staged, move.host, bytes);
+      });
+      stream_.copy_in(stage.there.data(), stage.here.data(), stage.bytes);
+      launch(stage, "load_rows");
     });
-    stream_.copy_in(stage.there.data(), stage.here.data(), stage.bytes);
-    launch(stage, "load_rows");
+    stream_.synchronize();
   });
-  stream_.synchronize();
 }
 
 // Divides the moves: so many first ones go in place.
 size_t RowMover::choose(const Fetch::Move* moves, size_t n, bool pinned) {
   moves_.assign(moves, moves + n);
+  for (Stage& stage : stages_) stage.begin = stage.end = 0;
   const auto staged = std::partition(moves_.begin(), moves_.end(), [&](const Fetch::Move& move) {
     return pinned && record_bytes(move) >= WORTH_READING_IN_PLACE;
   });

@@ -16,18 +16,22 @@ namespace ff {
 
 class RowMover {
  public:
-  struct Copy {
-    Fetch::Place from, to;  // rows of equal layout
-  };
-
   // final: what this does comes after it, as it was last recorded.
   RowMover(const Device& device, const DeviceTiles& tiles, const Event& final, int threads);
 
-  // They return when it is done. Any thread, one at a time. pinned: the device can follow records.
+  // All of this happens in the order of the calls, which may come from any thread. An error of the
+  // device comes out at whichever call is the next.
+
+  // They only begin: whoever reads the rows elsewhere than here waits for arrived(). They return
+  // late if the device has not begun what was asked of it some calls ago.
   void bear(const Fetch::Birth* births, size_t n);
+  void copy(const Fetch::Place& from, const Fetch::Place& to);  // rows of equal layout
+  // The moment at which all that has begun by now is there.
+  const Event& arrived() const { return arrived_; }
+
+  // They return when it is done. pinned: the device can follow records.
   void store(const Fetch::Move* moves, size_t n, bool pinned);
   void load(const Fetch::Move* moves, size_t n, bool pinned);
-  void copy(const Copy* copies, size_t n);
 
  private:
   // Records on their way through buffers.
@@ -43,7 +47,8 @@ class RowMover {
   };
 
   size_t record_bytes(const Fetch::Move& move) const;
-  void begin();
+  template <class Work>
+  void after_final(Work&& work);
   template <class Row, class Make>
   void in_rounds(const char* kernel, size_t n, Make&& make);
   size_t choose(const Fetch::Move* moves, size_t n, bool pinned);
@@ -62,7 +67,9 @@ class RowMover {
   int threads_;
   std::mutex mutex_;
   Stream stream_;
-  Parcel list_;
+  Event arrived_;
+  std::array<Parcel, 4> lists_;  // so many may wait for a step before the host waits for them
+  size_t lists_sent_ = 0;
   std::vector<Fetch::Move> moves_;  // those in place first
   std::array<Stage, 2> stages_;
 };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 
 import gpu
@@ -47,6 +48,37 @@ class Pinned:
 
     def __del__(self) -> None:
         self._driver.call("cuMemFreeHost", self.address)
+
+
+class Held:
+    """A stream that does nothing until it is let go, or when the block ends."""
+
+    def __init__(self, driver: gpu.Driver) -> None:
+        self._driver = driver
+        self._gate = Pinned(driver)
+        self._stream = Handle(driver, "Stream", 1)
+        self._gate.array[:] = 0
+        args = Args(self._gate.address.value, 0, 1, 0)
+        driver.launch("test_hold", 1, 1, args, self._stream.value)
+
+    @property
+    def handle(self) -> int:
+        return self._stream.value.value
+
+    def let_go(self) -> None:
+        self._gate.array[:] = 1
+
+    def synchronize(self) -> None:
+        self._driver.call("cuStreamSynchronize", self._stream.value)
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go()
+        with contextlib.suppress(gpu.DriverError):
+            self.synchronize()
+        self._stream.destroy()
 
 
 def copy_in(driver, to, source, stream=None):

@@ -42,6 +42,12 @@ Event* event_of(void* handle) {
   return driver().events.count(event) ? event : nullptr;
 }
 
+// What was recorded last. Threads may record and wait at once.
+std::shared_ptr<Moment> last_of(const Event& event) {
+  const std::lock_guard lock(driver().mutex);
+  return event.last;
+}
+
 // A GPU does not see memory of the host that is not pinned. A stand-in would; so words of a
 // kernel's arguments that are addresses of such memory are refused. Low ones may be two numbers in
 // a word, and the memory of sanitizers.
@@ -104,8 +110,8 @@ int cuStreamWaitEvent(void* stream, void* handle, unsigned) {
   FF_REQUIRE_CONTEXT;
   Event* const event = event_of(handle);
   if (!event) return INVALID_HANDLE;
-  if (!event->last) return SUCCESS;
-  return enqueue(stream, [last = event->last] { last->wait(); });
+  const std::shared_ptr<Moment> last = last_of(*event);
+  return last ? enqueue(stream, [last] { last->wait(); }) : SUCCESS;
 }
 
 int cuEventCreate(void** handle, unsigned) {
@@ -128,7 +134,9 @@ int cuEventRecord(void* handle, void* stream) {
   Event* const event = event_of(handle);
   const std::shared_ptr<Stream> from = stream_of(stream);
   if (!event || !from) return INVALID_HANDLE;
-  event->last = from->mark();
+  std::shared_ptr<Moment> now = from->mark();
+  const std::lock_guard lock(driver().mutex);
+  event->last = std::move(now);
   return SUCCESS;
 }
 
@@ -136,14 +144,16 @@ int cuEventQuery(void* handle) {
   FF_REQUIRE_CONTEXT;
   Event* const event = event_of(handle);
   if (!event) return INVALID_HANDLE;
-  return !event->last || event->last->passed() ? SUCCESS : NOT_READY;
+  const std::shared_ptr<Moment> last = last_of(*event);
+  return !last || last->passed() ? SUCCESS : NOT_READY;
 }
 
 int cuEventSynchronize(void* handle) {
   FF_REQUIRE_CONTEXT;
   Event* const event = event_of(handle);
   if (!event) return INVALID_HANDLE;
-  return event->last ? wait(event->last) : SUCCESS;
+  const std::shared_ptr<Moment> last = last_of(*event);
+  return last ? wait(last) : SUCCESS;
 }
 
 int cuLaunchKernel(void* function, unsigned blocks, unsigned blocks_y, unsigned blocks_z,

@@ -141,12 +141,19 @@ class Driver:
             self._library.cuGetErrorString(result, ctypes.byref(text))
             raise DriverError(f"{name}: error {result}, {(text.value or b'').decode()}")
 
-    def launch(self, kernel: str, blocks: int, threads: int, args: ctypes.Structure) -> None:
-        """Enqueue a kernel on the default stream."""
+    def launch(
+        self,
+        kernel: str,
+        blocks: int,
+        threads: int,
+        args: ctypes.Structure,
+        stream: ctypes.c_void_p | None = None,
+    ) -> None:
+        """Enqueue a kernel, on the default stream if none is given."""
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(args))
         grid = [ctypes.c_uint(n) for n in (blocks, 1, 1, threads, 1, 1, 0)]
         function = ctypes.c_void_p(self.kernels[kernel])
-        self.call("cuLaunchKernel", function, *grid, None, parameters, None)
+        self.call("cuLaunchKernel", function, *grid, stream, parameters, None)
 
     def synchronize(self) -> None:
         """Wait for everything that has been enqueued; DriverError if a kernel has failed."""

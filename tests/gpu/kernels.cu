@@ -110,6 +110,12 @@ FF_KERNEL(test_shift, TestArgs, 256) {
   args.out[t] = t == 0 ? 0 : shared[t - 1];
 }
 
+// One thread waits until somebody writes to in[0].
+FF_KERNEL(test_hold, TestArgs, 1) {
+  while (*static_cast<const volatile uint32_t*>(args.in) == 0) {
+  }
+}
+
 // What kernels must not do; `mode` says which.
 FF_KERNEL(test_wrong, TestArgs, 64) {
   __shared__ uint32_t shared[64];

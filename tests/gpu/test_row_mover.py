@@ -31,15 +31,33 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return ctypes.CDLL(str(target))
 
 
+def ask(library: ctypes.CDLL, check: str, name: str, *arguments: bool) -> str:
+    """What a check of the library says, run on a device."""
+    driver = gpu.driver(name)
+    names = b"".join(kernel.encode() + b"\0" for kernel in driver.kernels)
+    handles = (ctypes.c_uint64 * len(driver.kernels))(*driver.kernels.values())
+    function = getattr(library, check)
+    function.restype = ctypes.c_char_p
+    count = ctypes.c_size_t(len(handles))
+    said: bytes = function(driver.path.encode(), names, handles, count, *arguments)
+    return said.decode()
+
+
 @pytest.mark.parametrize("pinned", [False, True])
 @pytest.mark.parametrize("name", gpu.devices())
 def test_rows_come_and_go(library: ctypes.CDLL, name: str, *, pinned: bool) -> None:
     """Through buffers, or, if records are pinned and not too small, in place."""
-    driver = gpu.driver(name)
-    names = b"".join(kernel.encode() + b"\0" for kernel in driver.kernels)
-    handles = (ctypes.c_uint64 * len(driver.kernels))(*driver.kernels.values())
-    library.check_moves.restype = ctypes.c_char_p
-    error = library.check_moves(
-        driver.path.encode(), names, handles, ctypes.c_size_t(len(handles)), pinned
-    )
-    assert error.decode() == ""
+    assert ask(library, "check_moves", name, pinned) == ""
+
+
+@pytest.mark.parametrize("name", gpu.devices())
+def test_births_and_copies_do_not_wait_for_the_device(library: ctypes.CDLL, name: str) -> None:
+    assert ask(library, "check_arrival", name) == ""
+
+
+def test_what_fails_later_is_told_by_the_next_call(library: ctypes.CDLL) -> None:
+    said = ask(library, "check_failure", "stand-in")
+    gpu.take_fault()
+
+    assert "GPU 0 has failed at rows that come, leave or move, or at what it was given" in said
+    assert "kernel bear_rows" in said

@@ -2,8 +2,12 @@
 // go through buffers: built and called by test_row_mover.py.
 #include "row_mover.h"
 
+#include <atomic>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
+#include "../gpu/kernels.h"
 #include "rows.h"
 
 namespace ff {
@@ -56,7 +60,7 @@ const char* move_rows(const Device& device, bool pinned) {
   memset(after.data(), 0x55, bytes);
 
   std::vector<Fetch::Move> in, out;
-  std::vector<RowMover::Copy> between;
+  std::vector<std::pair<Fetch::Place, Fetch::Place>> between;
   size_t at = 0;
   for (uint32_t t = 0; t < layouts.size(); ++t)
     for (uint32_t row = 0; row < 8; ++row, at += layouts[t].record_bytes()) {
@@ -71,7 +75,7 @@ const char* move_rows(const Device& device, bool pinned) {
   const Event final(device);
   RowMover mover(device, tiles, final, 2);
   mover.load(in.data(), in.size(), pinned);
-  mover.copy(between.data(), between.size());
+  for (const auto& [from, to] : between) mover.copy(from, to);
   mover.store(out.data(), out.size(), pinned);
 
   at = 0;
@@ -85,20 +89,121 @@ const char* move_rows(const Device& device, bool pinned) {
   return "";
 }
 
+// Two rows of a block, the first of which is born: as a step that is held may still use both.
+struct Newborn {
+  explicit Newborn(const Device& device)
+      : tiles(tiles_of(device, {layout()})), memory(device, 2 * PER_BLOCK) {
+    tiles.rows[0].init = InitKind::constant;
+    tiles.rows[0].init_scale = 0.25f;
+    const Stream stream(device);
+    stream.copy_in(tiles.memory.data(), tiles.rows.data(), tiles.memory.bytes());
+    stream.synchronize();
+    char* const block =
+        memory.data() +
+        (PER_BLOCK - reinterpret_cast<uint64_t>(memory.data()) % PER_BLOCK) % PER_BLOCK;
+    first = {0, 0, block};
+    second = {0, 1, block + layout().weight_stride};
+  }
+  static RowLayout layout() {
+    RowLayout l = RowLayout::of(16, Dtype::fp32, 0, 0);
+    l.divide(PER_BLOCK);
+    return l;
+  }
+
+  DeviceTiles tiles;
+  DeviceMemory memory;
+  Fetch::Place first, second;
+};
+
+// Births and copies return while a step is held, and whoever waits for arrived() sees the rows.
+const char* arrive_later(const Device& device) {
+  const Newborn row(device);
+  const PinnedMemory gate(device, 64), seen(device, 64);
+  memset(gate.data(), 0, 64);
+  std::atomic<bool> returned = false, late = false;
+  std::thread warden([&] {
+    for (int i = 0; i < 2000 && !returned; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    late = !returned;
+    memset(gate.data(), 1, 64);
+  });
+  const Stream step(device), reader(device);
+  const Event final(device);
+  step.launch("test_hold", 1, 1,
+              TestArgs{reinterpret_cast<const uint32_t*>(gate.data()), nullptr, 1, 0});
+  final.record(step);
+  RowMover mover(device, row.tiles, final, 1);
+  const Fetch::Birth birth{row.first, 7, 0};
+  mover.bear(&birth, 1);
+  for (int i = 0; i < 50; ++i)
+    i % 2 == 0 ? mover.copy(row.first, row.second) : mover.copy(row.second, row.first);
+  const bool early = mover.arrived().done();
+  reader.wait(mover.arrived());
+  reader.copy_out(seen.data(), row.second.weights, 64);
+  returned = true;
+  warden.join();
+  reader.synchronize();
+  if (late) return "bear or copy has waited for the step";
+  if (early) return "rows came before the step that may use their places was done";
+  for (int i = 0; i < 16; ++i)
+    if (reinterpret_cast<const float*>(seen.data())[i] != 0.25f) return "the row has not come";
+  return "";
+}
+
+// What goes wrong after bear() has returned is told by the next call.
+std::string fail_later(const Device& device) {
+  const Newborn row(device);
+  const Event final(device);
+  RowMover mover(device, row.tiles, final, 1);
+  char* const gone = DeviceMemory(device, PER_BLOCK).data();
+  const Fetch::Birth birth{{0, 0, gone}, 7, 0};
+  mover.bear(&birth, 1);
+  const Stream other(device);
+  try {
+    other.wait(mover.arrived());
+    other.synchronize();
+    return "nobody was told";
+  } catch (const DeviceError&) {
+  }
+  try {
+    mover.bear(&birth, 1);
+    return "rows are born on a device that has failed";
+  } catch (const DeviceError& error) {
+    return error.what();
+  }
+}
+
+template <class F>
+const char* with_device(const char* library, const char* names, const uint64_t* handles,
+                        size_t kernels, F&& f) {
+  static std::string result;
+  Device::Kernels found;
+  for (size_t i = 0; i < kernels; names += strlen(names) + 1, ++i) found[names] = handles[i];
+  try {
+    const Device device(library, 0, found);
+    result = f(device);
+  } catch (const std::exception& e) {
+    result = e.what();
+  }
+  return result.c_str();
+}
+
 }  // namespace
 }  // namespace ff
 
-// kernels: names, NUL after each, and the handles. Returns what is wrong.
+// kernels: names, NUL after each, and the handles. They return what is wrong.
 extern "C" const char* check_moves(const char* library, const char* names, const uint64_t* handles,
                                    size_t kernels, bool pinned) {
-  static std::string error;
-  ff::Device::Kernels found;
-  for (size_t i = 0; i < kernels; names += strlen(names) + 1, ++i) found[names] = handles[i];
-  try {
-    const ff::Device device(library, 0, found);
-    return ff::move_rows(device, pinned);
-  } catch (const std::exception& e) {
-    error = e.what();
-    return error.c_str();
-  }
+  return ff::with_device(library, names, handles, kernels,
+                         [&](const auto& device) { return ff::move_rows(device, pinned); });
+}
+
+extern "C" const char* check_arrival(const char* library, const char* names,
+                                     const uint64_t* handles, size_t kernels) {
+  return ff::with_device(library, names, handles, kernels, ff::arrive_later);
+}
+
+extern "C" const char* check_failure(const char* library, const char* names,
+                                     const uint64_t* handles, size_t kernels) {
+  return ff::with_device(library, names, handles, kernels, ff::fail_later);
 }
