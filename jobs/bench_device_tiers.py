@@ -30,6 +30,7 @@ from fourfold.jobs.bench_device_pad import (
 from fourfold.jobs.bench_session import Session
 from fourfold.runtime.data.synthetic import zipf_ids
 from fourfold.storage import Pad, Ticket
+from fourfold.storage.in_place import InPlace
 from fourfold.storage.tier import HostTier
 from fourfold.storage.traffic import Traffic
 
@@ -88,6 +89,8 @@ class Result:
     out_share: float
     fetch_ms: float
     """That the thread was busy which moves rows."""
+    in_place: InPlace
+    """Which records the GPU reads and writes where they lie, from what size on."""
     ids: int
     threads: int
 
@@ -173,15 +176,16 @@ def measure(session: Session, setting: Setting, rounds: int) -> Iterator[Result]
         seconds = [
             (tiered.round(setting.steps), memory.round(setting.steps)) for _ in range(rounds)
         ]
-        traffic = tiered.pad.take_traffic()
+        traffic, in_place = tiered.pad.take_traffic(), tiered.pad.in_place
     steps, ids = rounds * setting.steps, setting.tables * size
-    yield _result(session, seconds, traffic, median(tiered.plan_s), steps, ids)
+    yield _result(session, seconds, traffic, in_place, median(tiered.plan_s), steps, ids)
 
 
 def _result(
     session: Session,
     seconds: list[tuple[float, float]],
     traffic: Traffic,
+    in_place: InPlace,
     plan_s: float,
     steps: int,
     ids: int,
@@ -201,6 +205,7 @@ def _result(
         in_share=came / mine / session.limits.to_device,
         out_share=left / mine / session.limits.to_host,
         fetch_ms=traffic.fetch_s / steps * 1e3,
+        in_place=in_place,
         ids=ids,
         threads=session.threads,
     )

@@ -189,6 +189,17 @@ class Pad:
     @property
     def huge_pages(self) -> bool: ...
 
+def in_place(pad: Pad) -> tuple[int, str, int, bool, int | None, int | None]:
+    """The fields of InPlace."""
+
+def set_in_place(pad: Pad, loads_from: int | None, stores_from: int | None) -> None:
+    """Take these sizes instead of what would be measured."""
+
+def measure_crossover(
+    device: Device, threads: int, rows: int = 4096
+) -> tuple[int | None, int | None]:
+    """The sizes for loads and stores, measured with so many rows at once."""
+
 class Decay:
     """What intervals without credit leave of a score (native/score.h)."""
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from fourfold.storage import _native
 from fourfold.storage._native import Ticket
+from fourfold.storage.in_place import InPlace
 from fourfold.storage.reclaim import Population, ReclaimConfig
 from fourfold.storage.request import Request
 from fourfold.storage.row import RowSpec, dtype_code, key_ranges
@@ -210,6 +211,11 @@ class Pad:
     def huge_pages(self) -> bool:
         """Whether rows lie in memory for which the system accepted huge pages."""
         return self._native.huge_pages
+
+    @property
+    def in_place(self) -> InPlace:
+        """How rows of a GPU come from the host tier and go there."""
+        return InPlace(*_native.in_place(self._native))
 
     def tile_rows(self, tile: int) -> int:
         """Rows of a tile in memory; some may count as gone already."""

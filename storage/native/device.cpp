@@ -5,7 +5,8 @@
 namespace ff {
 namespace {
 
-constexpr int NOT_READY = 600, PROCESSORS = 16;  // CUresult; CUdevice_attribute
+constexpr int NOT_READY = 600;                       // CUresult
+constexpr int PROCESSORS = 16, HOST_ADDRESSES = 91;  // CUdevice_attribute
 constexpr unsigned NON_BLOCKING = 1, NO_TIMING = 2, PORTABLE_MAPPED = 1 | 2;
 
 Driver::Address address(const void* pointer) { return reinterpret_cast<Driver::Address>(pointer); }
@@ -23,10 +24,14 @@ Device::Device(const std::string& library, int ordinal, Kernels kernels)
   const std::string which = "GPU " + std::to_string(ordinal);
   driver_->check(driver_->device_get(&handle_, ordinal), "cuDeviceGet of " + which);
   driver_->check(driver_->retain(&context_, handle_), "cuDevicePrimaryCtxRetain of " + which);
-  int processors = 0;
-  driver_->check(driver_->device_attribute(&processors, PROCESSORS, handle_),
-                 "cuDeviceGetAttribute of " + which);
-  processors_ = static_cast<uint32_t>(processors);
+  auto attribute = [&](int number) {
+    int value = 0;
+    driver_->check(driver_->device_attribute(&value, number, handle_),
+                   "cuDeviceGetAttribute of " + which);
+    return value;
+  };
+  processors_ = static_cast<uint32_t>(attribute(PROCESSORS));
+  follows_host_ = attribute(HOST_ADDRESSES) != 0;
 }
 
 Device::~Device() {

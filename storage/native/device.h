@@ -40,6 +40,8 @@ class Device {
 
   int ordinal() const { return ordinal_; }
   uint32_t processors() const { return processors_; }  // streaming multiprocessors
+  // Whether kernels find pinned memory of the host at the host's own addresses.
+  bool follows_host() const { return follows_host_; }
   // Makes the device the current one of this thread. The other members do it themselves.
   void enter() const;
   // Throws std::invalid_argument for a kernel that was not handed over.
@@ -53,6 +55,7 @@ class Device {
   int handle_ = 0;
   void* context_ = nullptr;
   uint32_t processors_ = 0;
+  bool follows_host_ = false;
   Kernels kernels_;
 };
 

@@ -42,6 +42,13 @@ DeviceTiles device_tiles(const Device& device, const TileList& tiles) {
   return there;
 }
 
+// Without memory to measure with, all go through buffers.
+Crossover measured(const Device& device, int threads) try {
+  return Crossover::measure(device, threads);
+} catch (const DeviceError&) {
+  return {};
+}
+
 }  // namespace
 
 DeviceSlab::DeviceSlab(const Device& device, size_t bytes) {
@@ -67,11 +74,59 @@ DeviceSlab::DeviceSlab(const Device& device, size_t bytes) {
 DevicePad::DevicePad(const Device& device, const TileList& tiles, int threads)
     : device_(device),
       tiles_(tiles),
+      threads_(threads),
       copies_(device),
       released_(device),
       mover_(device, there_, released_, threads) {}
 
 void DevicePad::open() { there_ = device_tiles(device_, tiles_); }
+
+void DevicePad::follow(Pool& records) {
+  records_ = std::make_unique<PinnedChunks>(device_, records);
+}
+
+InPlace DevicePad::in_place() const {
+  InPlace now;
+  if (records_) now.pinned_bytes = records_->bytes();
+  if (records_) now.refusal = records_->refusal();
+  now.rows = moved_in_place_;
+  std::lock_guard<std::mutex> lock(crossover_mutex_);
+  now.from = crossover_;
+  return now;
+}
+
+void DevicePad::set_in_place(const Crossover& from) {
+  std::lock_guard<std::mutex> lock(crossover_mutex_);
+  crossover_ = from;
+}
+
+// Measured when so many rows move at once for the first time that it matters.
+Crossover DevicePad::crossover(size_t rows) {
+  std::lock_guard<std::mutex> lock(crossover_mutex_);
+  if (!crossover_ && rows >= Crossover::ROWS) crossover_ = measured(device_, threads_);
+  return crossover_.value_or(Crossover{});
+}
+
+// Without the metadata.
+size_t DevicePad::record_bytes(const Fetch::Move& row) const {
+  return tiles_[row.pad.tile]->layout().record_bytes() - sizeof(Meta);
+}
+
+// The rows, those first whose records are touched in place.
+std::vector<Fetch::Move> DevicePad::divide(const std::vector<Fetch::Move>& rows,
+                                           size_t Crossover::* from, size_t& in_place) {
+  std::vector<Fetch::Move> divided(rows);
+  in_place = 0;
+  if (!records_ || records_->bytes() == 0) return divided;
+  const size_t least = crossover(rows.size()).*from;
+  const auto first_staged =
+      std::partition(divided.begin(), divided.end(), [&](const Fetch::Move& row) {
+        return record_bytes(row) >= least && records_->hold(row.host);
+      });
+  in_place = first_staged - divided.begin();
+  moved_in_place_ += in_place;
+  return divided;
+}
 
 Meta* DevicePad::meta(const Fetch::Place& place) const {
   return tiles_[place.tile]->view().meta(place.weights, place.slot);
@@ -85,7 +140,9 @@ void DevicePad::bear(const std::vector<Fetch::Birth>& births) {
 
 void DevicePad::store(const std::vector<Fetch::Move>& rows) {
   if (rows.empty()) return;
-  mover_.store(rows.data(), rows.size(), false);
+  size_t in_place;
+  const std::vector<Fetch::Move> divided = divide(rows, &Crossover::store, in_place);
+  mover_.store(divided.data(), divided.size(), in_place);
   for (const Fetch::Move& row : rows) {
     const Meta from = meta(row.pad)->load();
     const size_t bytes = tiles_[row.pad.tile]->layout().record_bytes();
@@ -101,7 +158,9 @@ void DevicePad::load(const std::vector<Fetch::Move>& rows) {
     memcpy(&to, row.host + bytes - sizeof to, sizeof to);
     meta(row.pad)->store(to);
   }
-  mover_.load(rows.data(), rows.size(), false);
+  size_t in_place;
+  const std::vector<Fetch::Move> divided = divide(rows, &Crossover::load, in_place);
+  mover_.load(divided.data(), divided.size(), in_place);
 }
 
 void DevicePad::copy(const Fetch::Place& from, const Fetch::Place& to) {

@@ -5,10 +5,16 @@
 // touch the last bytes of records, where it goes.
 #pragma once
 
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
 #include <vector>
 
+#include "crossover.h"
 #include "device_ticket.h"
 #include "mapping.h"
+#include "pinned_chunks.h"
 #include "row_memory.h"
 #include "row_mover.h"
 
@@ -38,6 +44,9 @@ class DevicePad : public RowMemory {
   DevicePad(const Device& device, const TileList& tiles, int threads);
 
   void open() override;
+  void follow(Pool& records) override;
+  InPlace in_place() const override;
+  void set_in_place(const Crossover& from) override;
   void bear(const std::vector<Fetch::Birth>& births) override;
   void store(const std::vector<Fetch::Move>& rows) override;
   void load(const std::vector<Fetch::Move>& rows) override;
@@ -50,6 +59,10 @@ class DevicePad : public RowMemory {
 
  private:
   Meta* meta(const Fetch::Place& place) const;
+  size_t record_bytes(const Fetch::Move& row) const;
+  Crossover crossover(size_t rows);
+  std::vector<Fetch::Move> divide(const std::vector<Fetch::Move>& rows, size_t Crossover::* from,
+                                  size_t& in_place);
   void used(const Stream& step) const;
   std::vector<RunRows> runs_of(const Ticket& ticket, const uint64_t* addresses, Dtype wire,
                                float lr, uint64_t step) const;
@@ -57,10 +70,16 @@ class DevicePad : public RowMemory {
 
   const Device& device_;
   const TileList& tiles_;
+  int threads_;
   DeviceTiles there_;
   Stream copies_;
   Event released_;
   RowMover mover_;
+
+  std::unique_ptr<PinnedChunks> records_;  // none: all are out of the device's sight
+  mutable std::mutex crossover_mutex_;
+  std::optional<Crossover> crossover_;  // none: not known yet
+  std::atomic<uint64_t> moved_in_place_ = 0;
 };
 
 }  // namespace ff

@@ -6,6 +6,7 @@ void bind_arithmetic(nanobind::module_& m);
 void bind_reclaim(nanobind::module_& m);
 void bind_pad(nanobind::module_& m);
 void bind_tier(nanobind::module_& m);
+void bind_in_place(nanobind::module_& m);
 void bind_file(nanobind::module_& m);
 void bind_device(nanobind::module_& m);
 void bind_device_ids(nanobind::module_& m);
@@ -22,6 +23,7 @@ NB_MODULE(_native, m) {
   ff::bind_reclaim(m);
   ff::bind_pad(m);
   ff::bind_tier(m);
+  ff::bind_in_place(m);
   ff::bind_file(m);
   ff::bind_device(m);
   ff::bind_device_ids(m);

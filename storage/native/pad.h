@@ -69,6 +69,7 @@ class Pad {
   Population::Counts tile_counts(size_t tile) const;
   const Pool& pool() const { return *pool_; }
   Tiers* tiers() { return tiers_.get(); }
+  RowMemory& rows() const { return *rows_; }
   // Ends the threads that move rows. Nothing can be planned afterwards.
   void close();
   int threads() const { return threads_; }

@@ -45,6 +45,7 @@ Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget,
     pool_ = std::make_unique<Pool>(budget, huge_pages, setting);
     rows_ = std::make_unique<HostRows>(tiles_, threads_);
   }
+  if (host != nullptr) rows_->follow(host->pool());
   if (host != nullptr)
     tiers_ = std::make_unique<Tiers>(specs, keys_, *pool_, tiles_, *rows_, *host, file, mutex_,
                                      threads_);

@@ -75,6 +75,9 @@ bool Pool::shrink_for(size_t bytes) {
       for (order = enough; free_[order].empty();) --order;
     char* const block = reinterpret_cast<char*>(*free_[order].begin());
     free_[order].erase(free_[order].begin());
+    const uintptr_t chunk = reinterpret_cast<uintptr_t>(block) / LARGEST * LARGEST;
+    if (whole_.erase(chunk) == 1 && keeper_ != nullptr)
+      keeper_->leaving(reinterpret_cast<char*>(chunk));
     if (system_) madvise(block, size_of(order), MADV_DONTNEED);
     returned_[order].push_back(block);
     held_ -= size_of(order);
@@ -133,23 +136,33 @@ void Pool::give(char* block, size_t bytes) {
   in_use_ -= bytes;
 }
 
+void Pool::set_keeper(Keeper* keeper) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  keeper_ = keeper;
+  if (keeper_ == nullptr) return;
+  for (const uintptr_t chunk : whole_) keeper_->taken(reinterpret_cast<char*>(chunk));
+}
+
 // Takes a new block from the system.
 char* Pool::commit(int order) {
-  const size_t bytes = size_of(order);
+  char* const block = uncommitted(order);
+  held_ += size_of(order);
+  if (!system_ || order < ORDERS - 1) return block;
+  whole_.insert(reinterpret_cast<uintptr_t>(block));
+  if (keeper_ != nullptr) keeper_->taken(block);
+  return block;
+}
+
+char* Pool::uncommitted(int order) {
   int found = order;
   while (found < ORDERS && returned_[found].empty()) ++found;
-  if (found == ORDERS) {
-    char* const block = untouched(bytes);
-    held_ += bytes;
-    return block;
-  }
+  if (found == ORDERS) return untouched(size_of(order));
   char* const block = returned_[found].back();
   returned_[found].pop_back();
   while (found > order) {
     --found;
     returned_[found].push_back(block + size_of(found));
   }
-  held_ += bytes;
   return block;
 }
 

@@ -29,6 +29,14 @@ class Pool {
   static constexpr size_t LARGEST = size_t{2} << 20;
   static constexpr size_t UNLIMITED = ~size_t{0};
 
+  // Who is told of whole chunks, by whoever takes or gives blocks. Nothing may be thrown.
+  class Keeper {
+   public:
+    virtual ~Keeper() = default;
+    virtual void taken(char* chunk) = 0;
+    virtual void leaving(char* chunk) = 0;  // its memory goes back to the system, or some of it
+  };
+
   // `setting` is the name of the budget in messages.
   Pool(size_t budget, bool huge_pages, std::string setting = "storage.host_bytes")
       : budget_(budget), huge_pages_(huge_pages), setting_(std::move(setting)) {}
@@ -56,6 +64,10 @@ class Pool {
   bool charge(size_t bytes, const std::string& owner, bool required = true);
   void refund(size_t bytes);
 
+  // Tells of the chunks that are held now, and of those that come and go. Null: nobody; the keeper
+  // must have gone before the pool does.
+  void set_keeper(Keeper* keeper);
+
   // Gives free blocks back to the system until the budget allows `bytes` more; false if there are
   // too few. Nobody may be reading what was in them.
   bool shrink_for(size_t bytes);
@@ -82,6 +94,7 @@ class Pool {
   static int order_of(size_t bytes);
   static size_t size_of(int order) { return SMALLEST << order; }
   char* commit(int order);
+  char* uncommitted(int order);
   char* untouched(size_t bytes);
   void map(Range& range, size_t bytes, bool huge);
   bool allows(size_t bytes) const { return held_ <= budget_ && bytes <= budget_ - held_; }
@@ -97,6 +110,8 @@ class Pool {
   std::array<std::unordered_set<uintptr_t>, ORDERS> free_;  // free blocks of each order
   std::array<std::vector<char*>, ORDERS> returned_;         // blocks without memory
   std::vector<std::pair<char*, size_t>> extents_;           // address ranges of ours
+  std::unordered_set<uintptr_t> whole_;                     // chunks with all their memory
+  Keeper* keeper_ = nullptr;                                // who is told of these
   Range chunks_;  // address space for whole chunks, with huge pages
   Range parts_;   // for parts of a chunk, taken when the budget ends, with 4 KiB pages
 };

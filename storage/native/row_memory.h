@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "crossover.h"
 #include "fetch.h"
 #include "population.h"
 #include "request.h"
@@ -21,6 +22,12 @@ class RowMemory {
 
   // All tiles are there; before anything else.
   virtual void open() {}
+
+  // Most records that will be moved lie in blocks of this pool, which must outlive this.
+  virtual void follow(Pool&) {}
+  virtual InPlace in_place() const { return {}; }
+  // Instead of what would be measured.
+  virtual void set_in_place(const Crossover&) {}
 
   // Rows that come, leave or move, touched after everything that was done for tickets released by
   // then. Records are whole, or may be changed, when the call returns; rows are there for all calls

@@ -11,8 +11,6 @@ namespace {
 constexpr size_t ROWS_PER_LIST = size_t{1} << 18;
 constexpr size_t ROWS_PER_ROUND = size_t{1} << 16, STAGE_BYTES = size_t{8} << 20;
 constexpr size_t ROWS_PER_THREAD = 1024;
-// Records that are shorter cross the bus in pieces too small for it.
-constexpr size_t WORTH_READING_IN_PLACE = 64;
 
 size_t padded(size_t bytes) { return (bytes + 15) / 16 * 16; }
 size_t blocks_of(size_t rows) { return (rows * 32 + ROW_THREADS - 1) / ROW_THREADS; }
@@ -87,11 +85,11 @@ void RowMover::copy(const Fetch::Place& from, const Fetch::Place& to) {
   });
 }
 
-void RowMover::store(const Fetch::Move* moves, size_t n, bool pinned) {
+void RowMover::store(const Fetch::Move* moves, size_t n, size_t in_place) {
   after_final([&] {
-    const size_t staged = choose(moves, n, pinned);
-    in_place("store_rows", staged);
-    in_stages(staged, [&](Stage& stage, size_t first) {
+    take(moves, n);
+    move_in_place("store_rows", in_place);
+    in_stages(in_place, [&](Stage& stage, size_t first) {
       hand_over(stage);
       load_list(stage, first);
       launch(stage, "store_rows");
@@ -103,11 +101,11 @@ void RowMover::store(const Fetch::Move* moves, size_t n, bool pinned) {
   });
 }
 
-void RowMover::load(const Fetch::Move* moves, size_t n, bool pinned) {
+void RowMover::load(const Fetch::Move* moves, size_t n, size_t in_place) {
   after_final([&] {
-    const size_t staged = choose(moves, n, pinned);
-    in_place("load_rows", staged);
-    in_stages(staged, [&](Stage& stage, size_t first) {
+    take(moves, n);
+    move_in_place("load_rows", in_place);
+    in_stages(in_place, [&](Stage& stage, size_t first) {
       load_list(stage, first);
       each_record(stage, [](char* staged, const Fetch::Move& move, size_t bytes) {
         memcpy(staged, move.host, bytes);
@@ -119,17 +117,13 @@ void RowMover::load(const Fetch::Move* moves, size_t n, bool pinned) {
   });
 }
 
-// Divides the moves: so many first ones go in place.
-size_t RowMover::choose(const Fetch::Move* moves, size_t n, bool pinned) {
-  moves_.assign(moves, moves + n);
+void RowMover::take(const Fetch::Move* moves, size_t n) {
+  moves_ = moves;
+  count_ = n;
   for (Stage& stage : stages_) stage.begin = stage.end = 0;
-  const auto staged = std::partition(moves_.begin(), moves_.end(), [&](const Fetch::Move& move) {
-    return pinned && record_bytes(move) >= WORTH_READING_IN_PLACE;
-  });
-  return staged - moves_.begin();
 }
 
-void RowMover::in_place(const char* kernel, size_t n) {
+void RowMover::move_in_place(const char* kernel, size_t n) {
   in_rounds<RecordMove>(kernel, n, [&](size_t i) {
     const auto& [pad, host] = moves_[i];
     return RecordMove{pad.weights, host, pad.slot, pad.tile};
@@ -139,7 +133,7 @@ void RowMover::in_place(const char* kernel, size_t n) {
 // round(stage, its first move) for one stage after the other, when what it had is done.
 template <class Round>
 void RowMover::in_stages(size_t first, Round&& round) {
-  for (size_t turn = 0; first < moves_.size(); ++turn) {
+  for (size_t turn = 0; first < count_; ++turn) {
     Stage& stage = stages_[turn % stages_.size()];
     stage.done.synchronize();
     round(stage, first);
@@ -152,7 +146,7 @@ void RowMover::in_stages(size_t first, Round&& round) {
 void RowMover::load_list(Stage& stage, size_t first) {
   stage.begin = stage.end = first;
   stage.bytes = 0;
-  while (stage.end < moves_.size() && stage.end - first < ROWS_PER_ROUND) {
+  while (stage.end < count_ && stage.end - first < ROWS_PER_ROUND) {
     const size_t bytes = padded(record_bytes(moves_[stage.end]));
     if (stage.end > first && stage.bytes + bytes > STAGE_BYTES) break;
     stage.bytes += bytes;

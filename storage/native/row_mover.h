@@ -1,8 +1,7 @@
 // Rows of a device that come, leave or move, beside the step.
 //
-// Records lie in host memory. Where the device can follow them its kernels read and write them in
-// place; others, and small ones, travel through a buffer on each side, in rounds of which two are
-// under way.
+// Records lie in host memory. Kernels read and write them in place where the caller says so; others
+// travel through a buffer on each side, in rounds of which two are under way.
 #pragma once
 
 #include <array>
@@ -29,9 +28,9 @@ class RowMover {
   // The moment at which all that has begun by now is there.
   const Event& arrived() const { return arrived_; }
 
-  // They return when it is done. pinned: the device can follow records.
-  void store(const Fetch::Move* moves, size_t n, bool pinned);
-  void load(const Fetch::Move* moves, size_t n, bool pinned);
+  // They return when it is done. The first `in_place` records must be in pinned memory.
+  void store(const Fetch::Move* moves, size_t n, size_t in_place);
+  void load(const Fetch::Move* moves, size_t n, size_t in_place);
 
  private:
   // Records on their way through buffers.
@@ -43,7 +42,7 @@ class RowMover {
     DeviceMemory there;
     PinnedMemory here;
     Event done;
-    size_t begin = 0, end = 0, bytes = 0;  // which of moves_, and their records
+    size_t begin = 0, end = 0, bytes = 0;  // which of the moves, and their records
   };
 
   size_t record_bytes(const Fetch::Move& move) const;
@@ -51,8 +50,8 @@ class RowMover {
   void after_final(Work&& work);
   template <class Row, class Make>
   void in_rounds(const char* kernel, size_t n, Make&& make);
-  size_t choose(const Fetch::Move* moves, size_t n, bool pinned);
-  void in_place(const char* kernel, size_t n);
+  void take(const Fetch::Move* moves, size_t n);
+  void move_in_place(const char* kernel, size_t n);
   template <class Round>
   void in_stages(size_t first, Round&& round);
   void load_list(Stage& stage, size_t first);
@@ -70,8 +69,9 @@ class RowMover {
   Event arrived_;
   std::array<Parcel, 4> lists_;  // so many may wait for a step before the host waits for them
   size_t lists_sent_ = 0;
-  std::vector<Fetch::Move> moves_;  // those in place first
   std::array<Stage, 2> stages_;
+  const Fetch::Move* moves_ = nullptr;  // of the call that is under way
+  size_t count_ = 0;
 };
 
 }  // namespace ff

@@ -10,6 +10,9 @@ import gpu
 
 from fourfold.storage import Pad, RowSpec, _native
 
+IN_PLACE_FROM = 64
+"""Bytes: smaller records go through buffers, so that both ways are taken."""
+
 
 @functools.cache
 def device() -> Any:
@@ -29,6 +32,7 @@ class DevicePad(Pad):
     def __init__(self, specs: Any, *, budget_bytes: int | None = None, **options: Any) -> None:
         budget = budget_of(specs) if budget_bytes is None else budget_bytes
         super().__init__(specs, budget_bytes=budget, device=device(), **options)
+        _native.set_in_place(self._native, IN_PLACE_FROM, IN_PLACE_FROM)
 
     def gather(self, *args: Any, **options: Any) -> None:
         super().gather(*args, **options)

@@ -127,11 +127,13 @@ int cuDeviceGet(int* device, int ordinal) {
 
 // Few processors, so that loops over more blocks than fit come round.
 int cuDeviceGetAttribute(int* value, int attribute, int) {
-  constexpr int MULTIPROCESSOR_COUNT = 16, MAJOR = 75, MINOR = 76;
-  *value = attribute == MULTIPROCESSOR_COUNT ? 4 : attribute == MAJOR ? 9 : 0;
-  return attribute == MULTIPROCESSOR_COUNT || attribute == MAJOR || attribute == MINOR
-             ? SUCCESS
-             : INVALID_VALUE;
+  constexpr int MULTIPROCESSOR_COUNT = 16, MAJOR = 75, MINOR = 76, HOST_ADDRESSES = 91;
+  const std::map<int, int> values{
+      {MULTIPROCESSOR_COUNT, 4}, {MAJOR, 9}, {MINOR, 0}, {HOST_ADDRESSES, 1}};
+  const auto found = values.find(attribute);
+  if (found == values.end()) return INVALID_VALUE;
+  *value = found->second;
+  return SUCCESS;
 }
 
 int cuDevicePrimaryCtxRetain(void** handle, int device) {
@@ -175,6 +177,10 @@ uint64_t stand_in_launches() {
   const std::lock_guard lock(driver().mutex);
   return driver().launches;
 }
+
+void stand_in_limit_registered(size_t bytes) { set_registered_limit(bytes); }
+
+size_t stand_in_registered() { return registered(); }
 
 size_t stand_in_held(int pinned) { return held(pinned ? Use::pinned : Use::device); }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections.abc import Iterator
 
 import gpu
 import numpy as np
@@ -114,6 +115,24 @@ def copy(driver, to, source, stream=None):
 def fill(driver, to, byte, stream=None):
     where, size = ctypes.c_ulonglong(to.address), ctypes.c_size_t(to.nbytes)
     driver.call("cuMemsetD8Async", where, ctypes.c_ubyte(byte), size, stream)
+
+
+@contextlib.contextmanager
+def registering_limited(num_bytes: int) -> Iterator[None]:
+    """Within this, the stand-in refuses to pin more memory of others than so many bytes."""
+    library = ctypes.CDLL(str(gpu.build()))
+    library.stand_in_limit_registered(ctypes.c_size_t(registered_bytes() + num_bytes))
+    try:
+        yield
+    finally:
+        library.stand_in_limit_registered(ctypes.c_size_t(2**64 - 1))
+
+
+def registered_bytes() -> int:
+    """Bytes of memory of others that are pinned on the stand-in."""
+    library = ctypes.CDLL(str(gpu.build()))
+    library.stand_in_registered.restype = ctypes.c_size_t
+    return int(library.stand_in_registered())
 
 
 def bytes_on(driver):

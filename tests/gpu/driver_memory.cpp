@@ -50,6 +50,7 @@ int cuMemFreeHost(void* address) {
 int cuMemHostRegister_v2(void* address, size_t bytes, unsigned) {
   FF_REQUIRE_CONTEXT;
   if (bytes == 0) return INVALID_VALUE;
+  if (registered() + bytes > registered_limit()) return OUT_OF_MEMORY;
   return pin(static_cast<char*>(address), bytes) ? SUCCESS : ALREADY_REGISTERED;
 }
 

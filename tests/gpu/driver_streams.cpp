@@ -8,6 +8,7 @@
 #include "block.h"
 #include "driver.h"
 #include "memory.h"
+#include "row_kernels.h"
 
 namespace stand_in {
 
@@ -65,6 +66,26 @@ std::string host_address(const Kernel& kernel, const char* args) {
     if (about(at) != "no memory of the device") continue;  // next to it: the kernel may never go
     return std::string("kernel ") + kernel.name + ": bytes " + std::to_string(byte) + " to " +
            std::to_string(byte + 8) + " of its arguments are an address of the host's memory";
+  }
+  return {};
+}
+
+// Kernels follow addresses that they find in memory, too. Of those, records that lie in memory of
+// the host are looked at, before the kernel that moves them begins: all of their bytes must be
+// pinned then.
+std::string hidden_record(const Kernel& kernel, const void* args) {
+  const std::string name = kernel.name;
+  if (name != "load_rows" && name != "store_rows") return {};
+  const auto& list = *static_cast<const ff::RowList<ff::RecordMove>*>(args);
+  if (!within(Use::device, list.rows, list.count * sizeof(ff::RecordMove))) return {};
+  for (uint64_t i = 0; i < list.count; ++i) {
+    const ff::TileRows& tile = list.tiles[list.rows[i].tile];
+    const size_t bytes =
+        tile.dim * (ff::bytes_of(tile.dtype) + 4 * tile.element_states) + 4 * tile.row_states;
+    if (within(Use::device, list.rows[i].record, bytes)) continue;
+    if (within(Use::pinned, list.rows[i].record, bytes)) continue;
+    return "kernel " + name + ": record " + std::to_string(i) + " of " +
+           std::to_string(list.count) + " lies in memory of the host that is not pinned";
   }
   return {};
 }
@@ -177,6 +198,8 @@ int cuLaunchKernel(void* function, unsigned blocks, unsigned blocks_y, unsigned 
     if (driver().seed != 0) seed = driver().seed * 1000003 + driver().launches;
   }
   return enqueue(stream, [=] {
+    if (const std::string hidden = hidden_record(*kernel, args.get()); !hidden.empty())
+      return note(hidden);
     note(run_grid(*kernel, blocks, threads, args.get(), seed));
     if (const std::string found = damage(); !found.empty())
       note(std::string("kernel ") + kernel->name + ", or what ran beside it: " + found);

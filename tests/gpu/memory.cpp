@@ -39,6 +39,7 @@ struct Memories {
   std::deque<Freed> freed;
   size_t limit = size_t{4} << 30;
   size_t held[2] = {0, 0};
+  size_t registered = 0, registered_limit = ~size_t{0};
   std::string damage;
 };
 Memories& memories() {
@@ -123,6 +124,7 @@ bool pin(char* data, size_t bytes) {
   const auto* const before = below(data + bytes - 1);
   if (before && before->first + before->second.bytes > data) return false;
   m.all.emplace(data, Memory{Use::pinned, bytes});
+  m.registered += bytes;
   return true;
 }
 
@@ -131,6 +133,7 @@ bool unpin(char* data) {
   const std::lock_guard lock(m.mutex);
   const auto found = m.all.find(data);
   if (found == m.all.end() || found->second.mapping) return false;
+  m.registered -= found->second.bytes;
   m.all.erase(found);
   return true;
 }
@@ -173,6 +176,12 @@ std::string about(const void* address) {
 
 void set_limit(size_t bytes) { memories().limit = bytes; }
 size_t limit() { return memories().limit; }
+void set_registered_limit(size_t bytes) { memories().registered_limit = bytes; }
+size_t registered_limit() { return memories().registered_limit; }
+size_t registered() {
+  const std::lock_guard lock(memories().mutex);
+  return memories().registered;
+}
 size_t held(Use use) { return memories().held[static_cast<int>(use)]; }
 
 }  // namespace stand_in

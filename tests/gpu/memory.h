@@ -30,6 +30,9 @@ std::string about(const void* address);
 
 void set_limit(size_t bytes);  // of the device's memory
 size_t limit();
+void set_registered_limit(size_t bytes);  // of memory of somebody else that is pinned
+size_t registered_limit();
+size_t registered();
 size_t held(Use use);
 
 }  // namespace stand_in

@@ -43,11 +43,21 @@ def ask(library: ctypes.CDLL, check: str, name: str, *arguments: bool) -> str:
     return said.decode()
 
 
-@pytest.mark.parametrize("pinned", [False, True])
+@pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("name", gpu.devices())
-def test_rows_come_and_go(library: ctypes.CDLL, name: str, *, pinned: bool) -> None:
-    """Through buffers, or, if records are pinned and not too small, in place."""
-    assert ask(library, "check_moves", name, pinned) == ""
+def test_rows_come_and_go(library: ctypes.CDLL, name: str, *, in_place: bool) -> None:
+    """All through buffers, or some of them in place."""
+    assert ask(library, "check_moves", name, in_place) == ""
+
+
+@pytest.mark.parametrize("pinned_before", [False, True])
+def test_records_that_are_not_pinned_are_out_of_sight(
+    library: ctypes.CDLL, *, pinned_before: bool
+) -> None:
+    said = ask(library, "check_following", "stand-in", pinned_before)
+    gpu.take_fault()
+
+    assert "kernel store_rows: record 0 of 1 lies in memory of the host that is not pinned" in said
 
 
 @pytest.mark.parametrize("name", gpu.devices())

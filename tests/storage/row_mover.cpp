@@ -4,7 +4,9 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <thread>
 
 #include "../gpu/kernels.h"
@@ -40,7 +42,7 @@ DeviceTiles tiles_of(const Device& device, const std::vector<RowLayout>& layouts
 }
 
 // A block of rows per layout; as many rows as there are, from there to other rows and back.
-const char* move_rows(const Device& device, bool pinned) {
+const char* move_rows(const Device& device, bool in_place) {
   std::vector<RowLayout> layouts;
   for (const uint32_t dim : {1, 3, 8, 60, 64})
     for (const Dtype dtype : {Dtype::fp32, Dtype::fp16})
@@ -74,9 +76,9 @@ const char* move_rows(const Device& device, bool pinned) {
     }
   const Event final(device);
   RowMover mover(device, tiles, final, 2);
-  mover.load(in.data(), in.size(), pinned);
+  mover.load(in.data(), in.size(), in_place ? in.size() / 3 * 2 : 0);
   for (const auto& [from, to] : between) mover.copy(from, to);
-  mover.store(out.data(), out.size(), pinned);
+  mover.store(out.data(), out.size(), in_place ? out.size() / 2 : 0);
 
   at = 0;
   for (const Fetch::Move& move : out) {
@@ -173,6 +175,25 @@ std::string fail_later(const Device& device) {
   }
 }
 
+// Kernels cannot follow addresses of the host that are not pinned; once they are, they can, until
+// they are not any more.
+std::string follow(const Device& device, bool pinned_before) {
+  const Newborn row(device);
+  const Event final(device);
+  RowMover mover(device, row.tiles, final, 1);
+  void* const pages = aligned_alloc(4096, 4096);
+  const std::unique_ptr<void, void (*)(void*)> records(pages, free);
+  const Fetch::Move move{row.first, static_cast<char*>(pages) + 64};
+  memset(pages, 0, 4096);
+  {
+    const PinnedMemory pinned(device, static_cast<char*>(pages), 4096);
+    if (pinned_before) mover.load(&move, 1, 1);
+  }
+  mover.load(&move, 1, 0);
+  mover.store(&move, 1, 1);
+  return "the device followed an address that it cannot know";
+}
+
 template <class F>
 const char* with_device(const char* library, const char* names, const uint64_t* handles,
                         size_t kernels, F&& f) {
@@ -193,9 +214,9 @@ const char* with_device(const char* library, const char* names, const uint64_t* 
 
 // kernels: names, NUL after each, and the handles. They return what is wrong.
 extern "C" const char* check_moves(const char* library, const char* names, const uint64_t* handles,
-                                   size_t kernels, bool pinned) {
+                                   size_t kernels, bool in_place) {
   return ff::with_device(library, names, handles, kernels,
-                         [&](const auto& device) { return ff::move_rows(device, pinned); });
+                         [&](const auto& device) { return ff::move_rows(device, in_place); });
 }
 
 extern "C" const char* check_arrival(const char* library, const char* names,
@@ -206,4 +227,11 @@ extern "C" const char* check_arrival(const char* library, const char* names,
 extern "C" const char* check_failure(const char* library, const char* names,
                                      const uint64_t* handles, size_t kernels) {
   return ff::with_device(library, names, handles, kernels, ff::fail_later);
+}
+
+extern "C" const char* check_following(const char* library, const char* names,
+                                       const uint64_t* handles, size_t kernels,
+                                       bool pinned_before) {
+  return ff::with_device(library, names, handles, kernels,
+                         [&](const auto& device) { return ff::follow(device, pinned_before); });
 }
