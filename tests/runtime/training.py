@@ -3,6 +3,7 @@ tests."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -86,16 +87,25 @@ def tables(case: Case) -> tuple[TableConfig, ...]:
 
 def global_batch(case: Case, step: int, samples: int) -> list[list[tuple[np.ndarray, ...]]]:
     """Sample by sample: per feature (ids, weights), then (dense,), then (label,)."""
-    rng = np.random.default_rng([case.seed, step])
-    pools = (ROWS["ab"], ROWS["ab"], ROWS["c"], None)
+    return _global_batch(case.seed, case.d_rows, case.weighted, step, samples)
+
+
+@functools.lru_cache(100)  # a test trains on the same data more than once
+def _global_batch(
+    seed: int, d_rows: int, weighted: bool, step: int, samples: int
+) -> list[list[tuple[np.ndarray, ...]]]:
+    rng = np.random.default_rng([seed, step])
+    pools = (ROWS["ab"], ROWS["ab"], ROWS["c"], d_rows)
+    counts, d_ids = [0, 1, 1, 2, 5], Case(d_rows=d_rows).d_ids
     out = []
     for _ in range(samples):
         sample: list[tuple[np.ndarray, ...]] = []
-        for rows in pools:
-            count = rng.choice([0, 1, 1, 2, 5])
-            ids = rng.choice(case.d_ids, count) if rows is None else rng.integers(0, rows, count)
-            weights = rng.uniform(0.2, 2.0, count) if case.weighted else np.ones(count)
-            sample.append((ids.astype(np.int64), weights.astype(np.float32)))
+        for feature, rows in enumerate(pools):
+            count = counts[rng.integers(len(counts))]
+            ids = rng.integers(0, rows, count)
+            ids = d_ids[ids] if feature == 3 else ids
+            weights = rng.uniform(0.2, 2.0, count) if weighted else np.ones(count)
+            sample.append((ids, weights.astype(np.float32)))
         sample.append((rng.standard_normal(NUM_DENSE).astype(np.float32),))
         sample.append((np.float32(rng.integers(0, 2)),))
         out.append(sample)
