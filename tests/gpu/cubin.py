@@ -6,9 +6,15 @@ pairs (symbol, value). That is what `cuobjdump --dump-resource-usage` reads, whi
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import multiprocessing
 import struct
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import gpu
 
@@ -39,6 +45,25 @@ class _Section:
     offset: int
     size: int
     link: int
+
+
+@contextlib.contextmanager
+def compiled() -> Iterator[dict[tuple[Path, str], Future[bytes]]]:
+    """Every source of the tree for every architecture, compiled meanwhile; a warning is an error.
+
+    Two at a time, each in a process: within one NVRTC lets them wait for each other.
+    """
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        yield {
+            job: pool.submit(_without_warnings, *job)
+            for job in itertools.product(gpu.cuda_sources(), ARCHITECTURES)
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+def _without_warnings(source: Path, arch: str) -> bytes:
+    warnings.simplefilter("error")
+    return kernels.cubin(source, arch)
 
 
 def usage(code: bytes) -> dict[str, Usage]:
@@ -97,16 +122,17 @@ def _attributes(code: bytes, section: _Section) -> Iterator[tuple[int, int, int]
 def table() -> str:
     """Kernels, and what they use on each architecture."""
     lines = [f"{'kernel':<28}{'arch':>8}{'registers':>11}{'shared':>9}{'stack':>7}"]
-    for source in gpu.cuda_sources():
-        lines.append(str(source.relative_to(gpu.ROOT)))
-        used = {arch: usage(kernels.cubin(source, arch)) for arch in ARCHITECTURES}
-        for name in used[ARCHITECTURES[0]]:
-            for arch in ARCHITECTURES:
-                use = used[arch][name]
-                lines.append(
-                    f"  {name if arch == ARCHITECTURES[0] else '':<26}{arch:>8}"
-                    f"{use.registers:>11}{use.shared_bytes:>9}{use.stack_bytes:>7}"
-                )
+    with compiled() as codes:
+        for source in gpu.cuda_sources():
+            lines.append(str(source.relative_to(gpu.ROOT)))
+            used = {arch: usage(codes[source, arch].result()) for arch in ARCHITECTURES}
+            for name in used[ARCHITECTURES[0]]:
+                for arch in ARCHITECTURES:
+                    use = used[arch][name]
+                    lines.append(
+                        f"  {name if arch == ARCHITECTURES[0] else '':<26}{arch:>8}"
+                        f"{use.registers:>11}{use.shared_bytes:>9}{use.stack_bytes:>7}"
+                    )
     return "\n".join(lines)
 
 

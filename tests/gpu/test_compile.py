@@ -17,10 +17,16 @@ SHARED_BYTES = 48 << 10
 """Of a block, without asking the driver for more."""
 
 
+@pytest.fixture(scope="module")
+def compiled():
+    with cubin.compiled() as codes:
+        yield codes
+
+
 @pytest.mark.parametrize("arch", cubin.ARCHITECTURES)
 @pytest.mark.parametrize("source", gpu.cuda_sources(), ids=lambda path: path.name)
-def test_kernels_compile_without_warnings_and_spill_nothing(source, arch):
-    used = cubin.usage(kernels.cubin(source, arch))
+def test_kernels_compile_without_warnings_and_spill_nothing(compiled, source, arch):
+    used = cubin.usage(compiled[source, arch].result())
 
     assert used
     for name, use in used.items():
@@ -57,8 +63,8 @@ def test_usage_sees_what_is_spilled(tmp_path):
     assert used["shares"].shared_bytes == 200
 
 
-def test_the_stand_in_has_the_same_kernels():
-    codes = [kernels.cubin(path, "sm_90") for path in gpu.cuda_sources()]
+def test_the_stand_in_has_the_same_kernels(compiled):
+    codes = [compiled[path, "sm_90"].result() for path in gpu.cuda_sources()]
 
     assert sorted(name for code in codes for name in kernels.names(code)) == sorted(
         gpu.driver().kernels
