@@ -49,7 +49,8 @@ def run(command: list[str], variables: dict[str, str], timeout: float) -> Ended:
 
 
 def clean_environ() -> dict[str, str]:
-    """The environment without what a launcher left in it, and with one thread per rank."""
+    """The environment without what a launcher left in it, for ranks that share the cores."""
     launchers = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "SLURM_", "HYDI_")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(launchers)}
-    return {**kept, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+    sharing = {"OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1"}
+    return {**kept, **sharing, "NO_COLOR": "1"}
