@@ -54,6 +54,14 @@ def pytest_configure(config: pytest.Config) -> None:
             reporter._tw._file = io.StringIO()  # the reporter has no setting for it
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m leaves some out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` looks for tests on ranks only in files that name their mark."""
+    for path in sorted({item.path for item in items if item.get_closest_marker("mpi")}):
+        if "mark.mpi" not in path.read_text():
+            raise pytest.UsageError(f"{path} has tests on ranks, but not the words mark.mpi")
+
+
 class Ranks:
     """Keeps the ranks of one test session in step. Every hook here is collective."""
 
