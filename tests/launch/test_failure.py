@@ -18,19 +18,20 @@ def test_ranks_that_do_not_fail() -> None:
     assert (ended.code, ended.output) == (0, "")
 
 
-@pytest.mark.parametrize("num_ranks", [2, 4])
 @pytest.mark.parametrize(
-    ("way", "message"),
+    ("way", "num_ranks", "message"),
     [
-        ("raise", "DataError: part.tsv: line 3: torn"),
-        ("bug", "KeyError: 'weights'"),
-        ("thread", "ValueError: invalid literal for int() with base 10: 'x'"),
-        ("exit 0", "SystemExit: 0"),
-        ("exit 3", "SystemExit: 3"),
-        ("interrupt", "interrupted"),
+        ("raise", 2, "DataError: part.tsv: line 3: torn"),
+        ("bug", 2, "KeyError: 'weights'"),
+        ("bug", 4, "KeyError: 'weights'"),
+        ("thread", 2, "ValueError: invalid literal for int() with base 10: 'x'"),
+        ("exit 0", 2, "SystemExit: 0"),
+        ("exit 0", 4, "SystemExit: 0"),
+        ("exit 3", 2, "SystemExit: 3"),
+        ("interrupt", 2, "interrupted"),
     ],
 )
-def test_the_failing_rank_has_the_last_word(num_ranks: int, way: str, message: str) -> None:
+def test_the_failing_rank_has_the_last_word(way: str, num_ranks: int, message: str) -> None:
     ended = run_ranks(num_ranks, FAILING_RANK, way)
 
     last = num_ranks - 1
