@@ -1,4 +1,4 @@
-"""The NCCL backend: what travels and when, whom it refuses, and how it ends when a rank is stuck.
+"""The NCCL backend: when bytes travel, whom it refuses, and how it ends when a rank is stuck.
 
 NCCL itself runs where there are GPUs. Elsewhere its calls go to nccl_stand_in.py.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -18,85 +17,17 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 from ranks import run_ranks
+from step_blocks import counts_of, sides_of
 
 from fourfold.comm import _native
-from fourfold.comm.backend import BLOCK, Blocks
+from fourfold.comm.backend import Blocks
 from fourfold.comm.device import DeviceArray, DeviceBytes
 from fourfold.comm.errors import CommError
 from fourfold.comm.mpi import MpiBackend
-from fourfold.comm.nccl import NcclBackend, schedule
+from fourfold.comm.nccl import NcclBackend
 from fourfold.comm.nccl_channels import check_gpus
-from fourfold.comm.staged import runs
 
 WORLD = MPI.COMM_WORLD
-
-
-def sides_of(counts: np.ndarray, rank: int, gap: int = 0) -> tuple[Blocks, Blocks]:
-    """Sent and got blocks of one rank. counts (from, to); gap: blocks for the rank's own part."""
-    sides = []
-    for row in (counts[rank], counts[:, rank]):
-        room = row + np.where(np.arange(row.size) == rank, gap, 0)
-        starts = np.concatenate([[0], np.cumsum(room)[:-1]]).astype(np.int64)
-        sides.append(
-            Blocks(np.zeros(int(room.sum()) * BLOCK, np.uint8), row.astype(np.int64), starts)
-        )
-    return sides[0], sides[1]
-
-
-def counts_of(size: int, seed: int) -> np.ndarray:
-    """Blocks from rank to rank, many of them none."""
-    rng = np.random.default_rng(seed)
-    counts = rng.integers(0, 5, (size, size)) * rng.integers(0, 2, (size, size))
-    np.fill_diagonal(counts, 0)
-    return counts
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("seed", range(5))
-def test_every_message_is_sent_and_received(size: int, seed: int) -> None:
-    """Messages of a pair match in order and size, whatever is empty; the bytes arrive in place."""
-    counts = counts_of(size, seed)
-    sides = [sides_of(counts, rank, gap=2) for rank in range(size)]
-    for rank, (sent, got) in enumerate(sides):
-        sent.memory[:] = np.random.default_rng(rank).integers(0, 256, sent.memory.size)
-        got.memory[:] = 255
-    wires: dict[tuple[int, int], deque[np.ndarray]] = {}
-    plans = [list(schedule(rank, *side)) for rank, side in enumerate(sides)]
-    for rank, plan in enumerate(plans):
-        for m in plan:
-            if m.kind == "send":
-                part = sides[rank][0].memory[m.first : m.first + m.num_bytes]
-                wires.setdefault((rank, m.peer), deque()).append(part)
-    for rank, plan in enumerate(plans):
-        for m in plan:
-            if m.kind == "recv":
-                part = sides[rank][1].memory[m.first : m.first + m.num_bytes]
-                part[:] = wires[m.peer, rank].popleft()
-    assert not any(wires.values())
-    for rank, (_, got) in enumerate(sides):
-        for peer in range(size):
-            sent, start = sides[peer][0], sides[peer][0].starts[rank] * BLOCK
-            part = sent.memory[start : start + counts[peer, rank] * BLOCK]
-            at = got.starts[peer] * BLOCK
-            np.testing.assert_array_equal(got.memory[at : at + part.size], part)
-    for plan in plans:
-        assert all(m.num_bytes > 0 for m in plan)
-
-
-def test_no_rank_is_everybodys_first() -> None:
-    counts = np.ones((5, 5), np.int64) - np.eye(5, dtype=np.int64)
-    plans = [list(schedule(rank, *sides_of(counts, rank))) for rank in range(5)]
-    for d in range(4):
-        assert sorted(plan[2 * d].peer for plan in plans) == list(range(5))
-
-
-def test_neighbours_are_copied_together() -> None:
-    starts = np.array([0, 2, 5, 5, 9], np.int64)
-    counts = np.array([2, 3, 0, 3, 1], np.int64)  # a gap of one block before the last
-    found = list(runs(Blocks(None, counts, starts)))
-    assert found == [(0, 8 * BLOCK), (9 * BLOCK, 10 * BLOCK)]
-    nothing = np.zeros(3, np.int64)
-    assert list(runs(Blocks(None, nothing, nothing))) == []
 
 
 @pytest.mark.parametrize(
