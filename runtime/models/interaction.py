@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -27,11 +28,14 @@ class PairwiseDots(nn.Module):
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
-        row, column = torch.tril_indices(num_features, num_features, -1)
-        mirror = torch.full((num_features, num_features), len(row))
-        mirror[row, column] = mirror[column, row] = torch.arange(len(row))
-        self.register_buffer("pairs", row * num_features + column, persistent=False)
-        self.register_buffer("mirror", mirror.flatten(), persistent=False)
+        # By NumPy: the planner makes models on the meta device, where PyTorch would first import
+        # its compiler, for a second.
+        row, column = np.tril_indices(num_features, -1)
+        mirror = np.full((num_features, num_features), len(row))
+        mirror[row, column] = mirror[column, row] = np.arange(len(row))
+        pairs = torch.tensor(row * num_features + column)
+        self.register_buffer("pairs", pairs, persistent=False)
+        self.register_buffer("mirror", torch.tensor(mirror.flatten()), persistent=False)
 
     @property
     def num_pairs(self) -> int:
