@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -9,7 +10,6 @@ import torch
 
 from fourfold.runtime.device import RankDevice
 from fourfold.runtime.driver import LIBRARY
-from fourfold.runtime.roles import Roles
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -71,22 +71,23 @@ class Accelerator:
 
 
 def open_backend(
-    comm: MPI.Intracomm, roles: Roles, gpu: Accelerator | None, *, nccl: bool
+    comm: MPI.Intracomm, dense_ranks: Collection[int], gpu: Accelerator | None, *, nccl: bool
 ) -> Backend:
     """Open channels for the memory of this rank's device. Collective.
 
-    nccl: whether all ranks speak NCCL. Otherwise messages of a GPU go through the host.
+    dense_ranks: those that all-reduce. nccl: whether all ranks speak NCCL. Otherwise messages of a
+    GPU go through the host.
     """
     from fourfold.comm.mpi import MpiBackend  # starts MPI, which planning does without
 
-    base = MpiBackend(comm, dense_ranks=roles.dense)
+    base = MpiBackend(comm, dense_ranks=dense_ranks)
     if gpu is None:
         return base
     stream = gpu.comm_stream()
     if nccl:
         from fourfold.comm.nccl import NcclBackend
 
-        return NcclBackend(base, comm, gpu.comm, stream, dense_ranks=roles.dense)
+        return NcclBackend(base, comm, gpu.comm, stream, dense_ranks=dense_ranks)
     from fourfold.comm.staged import StagedBackend
 
     return StagedBackend(base, gpu.comm, stream)

@@ -101,7 +101,9 @@ def create_bags(
     replies = settle_replies(tables, features, placement, stats, embedding)
     specs = row_specs(tables, placement, comm.rank, seed)
     nccl = devices is not None and devices.nccl
-    backend, eval_backend = (open_backend(comm, roles, gpu, nccl=nccl) for _ in range(2))
+    backend, eval_backend = (
+        open_backend(comm, dense_ranks, gpu, nccl=nccl) for dense_ranks in (roles.dense, ())
+    )
     earning = [takes_credits(table, reclaim) for table in tables]
     exchange, eval_exchange = (
         Exchange(
