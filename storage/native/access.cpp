@@ -78,6 +78,7 @@ std::unique_lock<std::mutex> Pad::settled() const {
     tiers_->settle();
     lock.lock();
   }
+  if (tiers_) tiers_->check();
   return lock;
 }
 

@@ -24,6 +24,8 @@ void PinnedChunks::flag(const char* chunk, char value) const {
 // After a refusal nobody asks again: it would be refused, too, and every attempt takes time.
 void PinnedChunks::taken(char* chunk) {
   std::lock_guard<std::mutex> lock(mutex_);
+  if (reinterpret_cast<uint64_t>(chunk) / Pool::LARGEST >= CHUNKS)
+    refusal_ = "its address is too high";
   if (!refusal_.empty()) return;
   // A child of this process must not share the pages: whoever writes first would get a copy, and
   // the device would keep the other one.

@@ -1,6 +1,7 @@
 #include "residents.h"
 
 #include <algorithm>
+#include <numeric>
 
 #ifdef __AVX512BW__
 #include <immintrin.h>
@@ -9,6 +10,7 @@
 namespace ff {
 namespace {
 
+constexpr uint32_t MOST_AGE = 0xffff;                    // tickets
 constexpr size_t STAMPS_AHEAD = 48, WANTED_AHEAD = 512;  // rows
 
 }  // namespace
@@ -27,7 +29,7 @@ uint32_t& Residents::count_of(uint32_t ticket) {
 
 void Residents::enter(uint32_t slot, uint32_t tile, uint64_t key, uint32_t ticket) {
   who_[slot] = {key, tile};
-  used_[slot] = mark(ticket);
+  used_[slot] = static_cast<uint16_t>(ticket - base_);
   wanted_[slot] = 0;
   ++count_of(ticket);
 }
@@ -39,8 +41,9 @@ void Residents::leave(uint32_t slot) {
 
 // Without branches, for whether a row is in is hard to guess. A row that this ticket uses already
 // leaves its count and comes back to it; so does one that is not in.
-void Residents::stamp(const uint32_t* slots, size_t n, uint32_t ticket) {
-  const uint16_t now = mark(ticket);
+void Residents::stamp(const uint32_t* slots, size_t n, uint32_t ticket, uint32_t held_from) {
+  if (ticket - base_ > MOST_AGE) rebase(ticket, held_from);
+  const uint16_t now = static_cast<uint16_t>(ticket - base_);
   count_of(ticket) += static_cast<uint32_t>(n);
   uint16_t none = now;
   const uint32_t first = base_ - first_age_;  // wraps around
@@ -68,26 +71,22 @@ uint32_t Residents::victim(uint32_t held_from, uint32_t planned) {
   }
 }
 
-// What stands for a ticket beside a slot.
-uint16_t Residents::mark(uint32_t ticket) {
-  constexpr uint32_t MOST = 0xffff;
-  if (ticket - base_ > MOST) rebase(ticket - MOST / 2);
-  return static_cast<uint16_t>(ticket - base_);
-}
-
-// Rows that were last used before count as used by the first ticket from there on.
-void Residents::rebase(uint32_t base) {
+// Makes room for later tickets: rows that were last used long ago count as used by the first ticket
+// from `base` on. None of them is held unless a ticket is out for as long as can be told.
+void Residents::rebase(uint32_t ticket, uint32_t held_from) {
+  const uint32_t half = ticket - MOST_AGE / 2, held = std::max(held_from, uint32_t{2}) - 2;
+  const uint32_t base = held + MOST_AGE > ticket ? std::min(half, held) : half;
   const uint32_t by = base - base_;
   for (uint32_t slot = 0; slot < shelf_->extent(); ++slot)
     if (used_[slot] != 0)
       used_[slot] = static_cast<uint16_t>(std::max<uint32_t>(used_[slot], by + 1) - by);
-  uint32_t old = 0;
-  for (; !ages_.empty() && first_age_ <= base; ++first_age_) {
-    old += ages_.front();
-    ages_.erase(ages_.begin());
-  }
+  const size_t old = std::min<size_t>(ages_.size(), base + 1 - std::min(base + 1, first_age_));
+  const uint32_t rows =
+      std::accumulate(ages_.begin(), ages_.begin() + static_cast<ptrdiff_t>(old), uint32_t{0});
+  ages_.erase(ages_.begin(), ages_.begin() + static_cast<ptrdiff_t>(old));
+  first_age_ += static_cast<uint32_t>(old);
   base_ = base;
-  if (old > 0) count_of(base + 1) += old;
+  if (rows > 0) count_of(base + 1) += rows;
 }
 
 // The first slot in [begin, end) whose row was last used by ticket `latest` or before, or end.

@@ -42,7 +42,8 @@ class Residents {
   void enter(uint32_t slot, uint32_t tile, uint64_t key, uint32_t ticket);
   void leave(uint32_t slot);
   // The ticket uses the rows at slots (n,); NONE is passed over.
-  void stamp(const uint32_t* slots, size_t n, uint32_t ticket);
+  // Tickets from `held_from` on are not released.
+  void stamp(const uint32_t* slots, size_t n, uint32_t ticket, uint32_t held_from);
 
   // A row that may leave: last used before ticket `held_from`, and not needed after training batch
   // `planned` as long as others can go. NONE if all are held.
@@ -61,8 +62,7 @@ class Residents {
   uint32_t first_used_by(uint32_t latest, uint32_t begin, uint32_t end) const;
   uint32_t sweep(uint32_t held_from, uint32_t planned);
   uint32_t& count_of(uint32_t ticket);
-  uint16_t mark(uint32_t ticket);
-  void rebase(uint32_t base);
+  void rebase(uint32_t ticket, uint32_t held_from);
   bool start_round(uint32_t held_from);
   uint32_t limit_for(size_t rows, uint32_t held_from) const;
 

@@ -48,6 +48,7 @@ class RowMover {
   size_t record_bytes(const Fetch::Move& move) const;
   template <class Work>
   void after_final(Work&& work);
+  void settle() const;
   template <class Row, class Make>
   void in_rounds(const char* kernel, size_t n, Make&& make);
   void take(const Fetch::Move* moves, size_t n);

@@ -147,12 +147,22 @@ class Tiers {
   const Residents& residents_of(size_t tile) const { return residents_[shelf_of_tile_[tile]]; }
   Index& index_of(size_t tile) const { return *index_[plane_[tile]]; }
   uint32_t held_from() const { return outstanding_.empty() ? ticket_ : *outstanding_.begin(); }
+  // Does what must be done whole: if memory is out, nobody plans or waits any more.
+  template <class Change>
+  void or_fail(Change&& change) {
+    try {
+      change();
+    } catch (...) {
+      fetcher_->fail(std::current_exception());
+      throw;
+    }
+  }
   void find_slots(std::vector<Lookups>& planes, Fetch& fetch);
   void stamp(const Lookups& lookups);
   void collect(const Lookups& lookups, Absent& absent);
   void list_keys(const Absent& absent);
   void locate();
-  void reindex(std::vector<Lookups>& planes);
+  void insert(std::vector<Lookups>& planes);
   Fetch::Place place(uint32_t tile, uint32_t slot) const;
   void bring_in(Fetch& fetch);
   void bring_in(const Missing& row, Fetch& fetch);

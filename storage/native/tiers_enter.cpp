@@ -71,11 +71,14 @@ Tiers::Room Tiers::enter(Ticket& ticket, std::vector<Lookups>& planes) {
     }
   }
   foreseen_ = std::max(foreseen_, ++planned_);
-  for (size_t plane = 0; plane < planes.size() && population_ != nullptr; ++plane)
-    population_->enter_window(planes[plane].keys);
-  bring_in(fetch);
-  ticket.fetch = start(std::move(fetch));
-  reindex(planes);  // while rows are moved
+  or_fail([&] {
+    for (size_t plane = 0; plane < planes.size() && population_ != nullptr; ++plane)
+      population_->enter_window(planes[plane].keys);
+    bring_in(fetch);
+    ticket.fetch = start(std::move(fetch));
+    forget_left();  // while rows are moved
+    insert(planes);
+  });
   for (const Lookups& lookups : planes) traffic_.pad_hits += lookups.keys.size();
   traffic_.pad_hits -= missing_.size();
   ticket.number = ticket_++;
@@ -109,8 +112,8 @@ void Tiers::find_slots(std::vector<Lookups>& planes, Fetch& fetch) {
 // Holds the rows that are in.
 void Tiers::stamp(const Lookups& lookups) {
   for (const Lookups::Part& part : lookups.parts)
-    residents_of(part.tile).stamp(lookups.slots.data() + part.begin, part.end - part.begin,
-                                  ticket_);
+    residents_of(part.tile).stamp(lookups.slots.data() + part.begin, part.end - part.begin, ticket_,
+                                  held_from());
 }
 
 // The rows that are not in, each once.
@@ -155,10 +158,8 @@ void Tiers::locate() {
   }
 }
 
-// The indexes say what has been decided. Without memory for that nothing can be planned any more:
-// rows are on their way.
-void Tiers::reindex(std::vector<Lookups>& planes) try {
-  forget_left();
+// The missing rows are in from now on.
+void Tiers::insert(std::vector<Lookups>& planes) {
   for (size_t plane = 0; plane < planes.size(); ++plane) {
     const Absent& absent = absent_[plane];
     list_keys(absent);
@@ -170,9 +171,6 @@ void Tiers::reindex(std::vector<Lookups>& planes) try {
     for (const Absent::Lookup& lookup : absent.lookups)
       planes[plane].slots[lookup.at] = missing_[lookup.number].slot;
   }
-} catch (...) {
-  fetcher_->fail(std::current_exception());
-  throw;
 }
 
 void Tiers::list_keys(const Absent& absent) {

@@ -99,6 +99,7 @@ void Tiers::evict(size_t plane, Fetch& fetch) {
   const size_t rows = leaving.host.size() - left;
   if (rows == 0) return;
   const uint32_t number = static_cast<uint32_t>(fetcher_->pushed() + 1);
+  fetch.down.reserve(rows);
   std::exception_ptr error;
   try {
     host_.admit(leaving.keys.data() + left, leaving.host.data() + left, rows, number,
@@ -106,7 +107,6 @@ void Tiers::evict(size_t plane, Fetch& fetch) {
   } catch (...) {
     error = std::current_exception();
   }
-  fetch.down.reserve(rows);
   for (; left < leaving.host.size() && leaving.host[left] != HostTier::NONE; ++left) {
     const Leaving::Row& row = leaving.rows[left];
     fetch.down.push_back({place(row.tile, row.slot), host_.record(row.tile, leaving.host[left])});
@@ -120,6 +120,8 @@ void Tiers::evict(size_t plane, Fetch& fetch) {
 
 // Rows that were to leave and have not stay: the index has them still.
 void Tiers::put_back(Leaving& leaving) {
+  leaving.rows.resize(leaving.host.size());  // that of one row may have failed to grow
+  leaving.keys.resize(leaving.host.size());
   for (; leaving.rows.size() > leaving.left; leaving.rows.pop_back(), leaving.keys.pop_back()) {
     const Leaving::Row& row = leaving.rows.back();
     const uint64_t key = leaving.keys.back();
@@ -133,15 +135,17 @@ void Tiers::put_back(Leaving& leaving) {
 
 // The keys of rows that have left are the host tier's.
 void Tiers::forget_left() {
-  for (size_t plane = 0; plane < leaving_.size(); ++plane) {
-    Leaving& leaving = leaving_[plane];
-    index_[plane]->erase(leaving.keys.data(), leaving.left);
-    host_.remember(plane, leaving.keys.data(), leaving.host.data(), leaving.left);
-    for (size_t i = 0; i < leaving.left; ++i)
-      if (const Leaving::Row& row = leaving.rows[i]; row.wanted > planned_)
-        want_later(row.tile, leaving.keys[i], row.wanted);
-    leaving.clear();
-  }
+  or_fail([&] {
+    for (size_t plane = 0; plane < leaving_.size(); ++plane) {
+      Leaving& leaving = leaving_[plane];
+      index_[plane]->erase(leaving.keys.data(), leaving.left);
+      host_.remember(plane, leaving.keys.data(), leaving.host.data(), leaving.left);
+      for (size_t i = 0; i < leaving.left; ++i)
+        if (const Leaving::Row& row = leaving.rows[i]; row.wanted > planned_)
+          want_later(row.tile, leaving.keys[i], row.wanted);
+      leaving.clear();
+    }
+  });
 }
 
 // Gives a block back to the pool.
@@ -193,11 +197,13 @@ Tiers::Room Tiers::give_way(size_t for_shelf, int attempt, Fetch& fetch) try {
 // those whose rows are back.
 void Tiers::undo() {
   forget_left();
-  for (size_t i = 0; i < located_; ++i) {
-    const Missing& row = missing_[i];
-    if (row.host != HostTier::NONE && host_.holds(row.tile, row.key, row.host))
-      host_.remember(plane_[row.tile], &row.key, &row.host, 1);
-  }
+  or_fail([&] {
+    for (size_t i = 0; i < located_; ++i) {
+      const Missing& row = missing_[i];
+      if (row.host != HostTier::NONE && host_.holds(row.tile, row.key, row.host))
+        host_.remember(plane_[row.tile], &row.key, &row.host, 1);
+    }
+  });
   for (size_t i = 0; i < placed_; ++i) {
     const Missing& row = missing_[i];
     Residents& residents = residents_of(row.tile);

@@ -420,3 +420,28 @@ def test_rows_out_of_use_for_65_536_batches_leave_first() -> None:
     touch(old)
     assert pad.take_traffic().pad_hits < len(old) / 2
     pad.close()
+
+
+def test_a_ticket_that_is_out_for_long_holds_its_own_rows_only() -> None:
+    spec = RowSpec(table=0, name="a", dim=16, rows=None, optimizer=SGD(), init=Uniform(0.1))
+    pad = Pad([spec], budget_bytes=2**18, host=HostTier([spec]))
+
+    def plan(first: int, last: int) -> Ticket:
+        ids = np.arange(first, last, dtype=np.int64)
+        return pad.plan(SegmentedRequest.of([Segment(0, ids)]), True)
+
+    for first in range(0, 1500, 500):
+        pad.release(plan(first, first + 500))
+    for batches in 20_000, 46_000:
+        held = plan(0, 100)
+        for _ in range(batches):
+            pad.release(plan(1500, 1501))
+        if batches == 20_000:
+            pad.release(held)
+    pad.take_traffic()
+    pad.release(plan(2000, 3500))  # the others of the first 1,500 go
+    pad.release(plan(0, 100))
+    assert pad.take_traffic().pad_hits == 100
+    pad.release(held)
+    pad.close()
+    pad.close()
