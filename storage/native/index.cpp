@@ -39,9 +39,21 @@ void Index::clear() {
   open(0);
 }
 
-// Asks for homes one by one as keys are looked up, so that as many lines are on their way all the
+// Asks for homes one by one as keys are looked at, so that as many lines are on their way all the
 // time. Whether a key is at home is hard to guess, and the bucket behind may be far away: homes are
-// looked at without branches, and what they leave open is asked for and comes a little later.
+// looked at without branches, and what they leave open is asked for and closed a little later.
+template <class Ask, class Look, class Close>
+FF_INLINE void Index::look_through(size_t n, const size_t& opened, Ask&& ask, Look&& look,
+                                   Close&& close) {
+  for (size_t i = 0; i < std::min(n, AHEAD); ++i) ask(i);
+  for (size_t i = 0; i < n; ++i) {
+    look(i);
+    if (i + AHEAD < n) ask(i + AHEAD);
+    if (opened == LATER) close();
+  }
+  close();
+}
+
 void Index::find_part(const uint64_t* keys, uint32_t* slots, size_t n) const {
   const Scale scale = scale_;
   const Bucket* const all = buckets();
@@ -69,13 +81,7 @@ void Index::find_part(const uint64_t* keys, uint32_t* slots, size_t n) const {
     for (size_t o = 0; o < opened; ++o) slots[open[o].i] = slot_of(open[o].next, keys[open[o].i]);
     opened = 0;
   };
-  for (size_t i = 0; i < std::min(n, AHEAD); ++i) ask(i);
-  for (size_t i = 0; i < n; ++i) {
-    look(i);
-    if (i + AHEAD < n) ask(i + AHEAD);
-    if (opened == LATER) close();
-  }
-  close();
+  look_through(n, opened, ask, look, close);
 }
 
 void Index::enter(const uint64_t* keys, const uint32_t* slots, size_t n) {
@@ -178,8 +184,8 @@ void Index::replace(const uint64_t* keys, const uint32_t* slots, size_t n) {
   }
 }
 
-// As find_part does: what is simple at once, without branches. A bucket that nothing has overflowed
-// has the key or nobody has it, and a hole in it is nobody's business.
+// A bucket that nothing has overflowed has the key or nobody has it, and a hole in it is nobody's
+// business. The others are left open.
 size_t Index::erase(const uint64_t* keys, size_t n, uint32_t* slots) {
   const size_t before = size_;
   const Scale scale = scale_;
@@ -215,13 +221,7 @@ size_t Index::erase(const uint64_t* keys, size_t n, uint32_t* slots) {
     }
     opened = 0;
   };
-  for (size_t i = 0; i < std::min(n, AHEAD); ++i) ask(i);
-  for (size_t i = 0; i < n; ++i) {
-    look(i);
-    if (i + AHEAD < n) ask(i + AHEAD);
-    if (opened == LATER) close();
-  }
-  close();
+  look_through(n, opened, ask, look, close);
   size_ = before - erased;
   return erased;
 }

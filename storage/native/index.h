@@ -182,13 +182,15 @@ class Index {
   size_t num_buckets() const { return memory_.bytes() / sizeof(Bucket); }
   size_t home(uint64_t key) const { return scale_.home(index_hash(key)); }
   FF_INLINE void ask_at(size_t at) const { __builtin_prefetch(buckets() + at, 1); }
-  // The bucket behind, if a search or a new key goes on there. Full ones need not have overflowed.
+  // The buckets behind, if a new key goes on there. Full ones need not have overflowed.
   FF_INLINE void ask_behind(size_t at) const {
     const bool f = buckets()[at].occupied == FULL;
     ask_at(at + f);
     ask_at(at + 2 * f);
   }
 
+  template <class Ask, class Look, class Close>
+  static void look_through(size_t n, const size_t& opened, Ask&& ask, Look&& look, Close&& close);
   void find_part(const uint64_t* keys, uint32_t* slots, size_t n) const;
   void place(Entry entry, size_t first);
   uint32_t remove(uint64_t key, size_t first);

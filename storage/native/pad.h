@@ -98,6 +98,7 @@ class Pad {
   std::unique_ptr<Ticket> make_plan(const Request& request, bool train, bool counts);
   void resolve(const Request& request, Ticket& ticket, bool counts);
   bool resolve_in_tiers(const Request& request, Ticket& ticket, bool counts);
+  void begin_lookups(size_t planes);
   void look_up(const Run& run, const int64_t* ids, std::vector<Lookups>& planes) const;
   void copy_slots(Ticket& ticket) const;
   [[noreturn]] void refuse_batch(const std::vector<Lookups>& planes) const;

@@ -45,10 +45,11 @@ Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget,
     pool_ = std::make_unique<Pool>(budget, huge_pages, setting);
     rows_ = std::make_unique<HostRows>(tiles_, threads_);
   }
-  if (host != nullptr) rows_->follow(host->pool());
-  if (host != nullptr)
+  if (host != nullptr) {
+    rows_->follow(host->pool());
     tiers_ = std::make_unique<Tiers>(specs, keys_, *pool_, tiles_, *rows_, *host, file, mutex_,
                                      threads_);
+  }
   const size_t limit = block_limit(budget, 1);
   const size_t dynamic_limit =
       std::min(block_limit(budget, dynamic_layouts(specs)), Pool::LARGEST / 2);
@@ -159,8 +160,7 @@ void Pad::foresee(const Request& request) {
   Ticket shape;
   read_segments(request, shape);
   make_runs(shape);
-  planes_.resize(std::max<size_t>(1, planes_.size()));
-  for (Lookups& lookups : planes_) lookups.clear();
+  begin_lookups(std::max<size_t>(1, planes_.size()));
   for (const Run& run : shape.runs) look_up(run, request.ids, planes_);
   tiers_->foresee(planes_);
 }

@@ -92,7 +92,7 @@ void Residents::rebase(uint32_t ticket, uint32_t held_from) {
 // The first slot in [begin, end) whose row was last used by ticket `latest` or before, or end.
 uint32_t Residents::first_used_by(uint32_t latest, uint32_t begin, uint32_t end) const {
   const uint16_t most =
-      static_cast<uint16_t>(latest < base_ ? 0 : std::min(latest - base_, uint32_t{0xffff}));
+      static_cast<uint16_t>(latest < base_ ? 0 : std::min(latest - base_, MOST_AGE));
   uint32_t slot = begin;
 #ifdef __AVX512BW__
   const __m512i one = _mm512_set1_epi16(1), all = _mm512_set1_epi16(static_cast<int16_t>(most));

@@ -41,8 +41,8 @@ class Residents {
 
   void enter(uint32_t slot, uint32_t tile, uint64_t key, uint32_t ticket);
   void leave(uint32_t slot);
-  // The ticket uses the rows at slots (n,); NONE is passed over.
-  // Tickets from `held_from` on are not released.
+  // The ticket uses the rows at slots (n,); NONE is passed over. Tickets before `held_from` are
+  // released.
   void stamp(const uint32_t* slots, size_t n, uint32_t ticket, uint32_t held_from);
 
   // A row that may leave: last used before ticket `held_from`, and not needed after training batch

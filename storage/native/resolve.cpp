@@ -19,8 +19,7 @@ void Pad::resolve(const Request& request, Ticket& ticket, bool counts) {
   ticket.slots.resize(request.num_ids);
   ticket.missing = 0;
   newborns_.clear();
-  planes_.resize(index_.size());
-  for (Lookups& lookups : planes_) lookups.clear();
+  begin_lookups(index_.size());
   try {
     for (const Run& run : ticket.runs)
       if (!tiles_[run.tile]->indexed())
@@ -49,8 +48,7 @@ void Pad::resolve(const Request& request, Ticket& ticket, bool counts) {
 bool Pad::resolve_in_tiers(const Request& request, Ticket& ticket, bool counts) {
   ticket.missing = ticket.born = 0;
   ticket.borrowed.clear();
-  planes_.resize(std::max<size_t>(1, planes_.size()));
-  for (Lookups& lookups : planes_) lookups.clear();
+  begin_lookups(std::max<size_t>(1, planes_.size()));
   for (const Run& run : ticket.runs) look_up(run, request.ids, planes_);
   if (!ticket.train) {
     tiers_->peek(ticket, planes_);
@@ -84,6 +82,12 @@ void Pad::copy_slots(Ticket& ticket) const {
         ticket.slots[part.first_id + (i - part.begin)] = absent ? Tile::NONE : slot;
         ticket.missing += absent;
       }
+}
+
+// Nothing is asked of these planes yet; their memory is kept.
+void Pad::begin_lookups(size_t planes) {
+  planes_.resize(planes);
+  for (Lookups& lookups : planes_) lookups.clear();
 }
 
 // Adds the keys of a run to what is asked of its tile's plane.
