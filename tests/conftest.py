@@ -9,12 +9,17 @@ once: the other ranks may wait in a collective that never ends. Then the whole s
 
 from __future__ import annotations
 
+import fcntl
+import getpass
 import io
+import itertools
 import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hypothesis
@@ -38,11 +43,31 @@ hypothesis.settings.register_profile(
 )
 
 
+def _folder_of_its_own() -> str:
+    """The first folder for temporary files that no other test process uses now.
+
+    At its end a process clears what earlier ones left in its folder. Several that shared a folder,
+    such as ranks, would clear the same files at once, which fails.
+    """
+    for number in itertools.count():
+        folder = Path(tempfile.gettempdir(), f"fourfold-tests-{getpass.getuser()}", str(number))
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)  # open until the process has ended
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return str(folder)
+    raise AssertionError("there is always a next number")
+
+
 @pytest.hookimpl(trylast=True)  # after the reporter is there
 def pytest_configure(config: pytest.Config) -> None:
     with_mpi = config.getoption("--with-mpi") or config.getoption("--only-mpi")
     profile = "ranks" if with_mpi else "ci" if os.environ.get("CI") else "desk"
     hypothesis.settings.load_profile(profile)
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = _folder_of_its_own()
     if not with_mpi:
         return
     from mpi4py import MPI
