@@ -28,9 +28,15 @@ std::shared_ptr<Stream> Stream::create(uint64_t seed) {
 }
 
 void Stream::enqueue(Work work) {
-  const std::lock_guard lock(mutex_);
-  waiting_.push_back(std::move(work));
-  changed_.notify_one();
+  {
+    const std::lock_guard lock(mutex_);
+    if (!closed_ || busy_ || !waiting_.empty()) {
+      waiting_.push_back(std::move(work));
+      changed_.notify_one();
+      return;
+    }
+  }
+  work();  // its thread has ended, and all that was enqueued is done
 }
 
 std::shared_ptr<Moment> Stream::mark() {

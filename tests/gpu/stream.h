@@ -25,7 +25,7 @@ class Moment {
   std::atomic<bool> passed_ = false;
 };
 
-class Stream : public std::enable_shared_from_this<Stream> {
+class Stream {
  public:
   using Work = std::function<void()>;
 
@@ -33,7 +33,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   // seed.
   static std::shared_ptr<Stream> create(uint64_t seed);
 
-  void enqueue(Work work);
+  void enqueue(Work work);  // of a closed stream too: one may look for the end of what it did
   std::shared_ptr<Moment> mark();
   bool idle();
   void close();  // ends the thread when the work that waits is done
