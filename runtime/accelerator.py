@@ -52,8 +52,8 @@ class Accelerator:
         kernels = load(device.ordinal)
         device.enter()  # CuPy restores what its own runtime took for the current device
         return cls(
-            storage.Device(LIBRARY, device.ordinal, kernels),
-            comm.Device(LIBRARY, device.ordinal, kernels),
+            storage.Device(LIBRARY, device.ordinal, kernels, _relieve),
+            comm.Device(LIBRARY, device.ordinal, kernels, _relieve),
             torch.cuda.current_stream(device.ordinal).cuda_stream,
         )
 
@@ -68,6 +68,11 @@ class Accelerator:
         from fourfold.comm.device import DeviceMemory
 
         return DeviceMemory(self.comm, self.comm_stream())
+
+
+def _relieve() -> None:
+    """Give back the memory of GPUs that torch keeps for tensors to come."""
+    torch.cuda.empty_cache()
 
 
 def open_backend(

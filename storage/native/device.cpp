@@ -5,7 +5,7 @@
 namespace ff {
 namespace {
 
-constexpr int NOT_READY = 600;                       // CUresult
+constexpr int OUT_OF_MEMORY = 2, NOT_READY = 600;    // CUresult
 constexpr int PROCESSORS = 16, HOST_ADDRESSES = 91;  // CUdevice_attribute
 constexpr unsigned NON_BLOCKING = 1, NO_TIMING = 2, PORTABLE_MAPPED = 1 | 2;
 
@@ -19,8 +19,11 @@ std::string kernel_for(const char* name, Dtype dtype) {
   return name + std::string(types[static_cast<int>(dtype)]);
 }
 
-Device::Device(const std::string& library, int ordinal, Kernels kernels)
-    : driver_(std::make_unique<Driver>(library)), ordinal_(ordinal), kernels_(std::move(kernels)) {
+Device::Device(const std::string& library, int ordinal, Kernels kernels, Relief relief)
+    : driver_(std::make_unique<Driver>(library)),
+      ordinal_(ordinal),
+      kernels_(std::move(kernels)),
+      relief_(std::move(relief)) {
   const std::string which = "GPU " + std::to_string(ordinal);
   driver_->check(driver_->device_get(&handle_, ordinal), "cuDeviceGet of " + which);
   driver_->check(driver_->retain(&context_, handle_), "cuDevicePrimaryCtxRetain of " + which);
@@ -40,6 +43,22 @@ Device::~Device() {
 
 void Device::enter() const { driver_->check(driver_->set_current(context_), "cuCtxSetCurrent"); }
 
+char* Device::allocate(size_t bytes) const {
+  enter();
+  Driver::Address at = 0;
+  int result = driver_->allocate(&at, bytes);
+  std::string refusal;
+  if (result == OUT_OF_MEMORY && relief_) {
+    refusal = relief_();
+    enter();  // it may have chosen another device
+    result = driver_->allocate(&at, bytes);
+  }
+  driver_->check(result, "cuMemAlloc of " + std::to_string(bytes) + " bytes on GPU " +
+                             std::to_string(ordinal_) +
+                             (refusal.empty() ? "" : " (nobody gave any back: " + refusal + ")"));
+  return reinterpret_cast<char*>(at);
+}
+
 uint64_t Device::kernel(const std::string& name) const {
   const auto found = kernels_.find(name);
   if (found == kernels_.end())
@@ -48,13 +67,7 @@ uint64_t Device::kernel(const std::string& name) const {
 }
 
 DeviceMemory::DeviceMemory(const Device& device, size_t bytes) : device_(&device), bytes_(bytes) {
-  if (bytes == 0) return;
-  device.enter();
-  Driver::Address at = 0;
-  device.driver().check(device.driver().allocate(&at, bytes),
-                        "cuMemAlloc of " + std::to_string(bytes) + " bytes on GPU " +
-                            std::to_string(device.ordinal()));
-  data_ = reinterpret_cast<char*>(at);
+  if (bytes > 0) data_ = device.allocate(bytes);
 }
 
 DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {

@@ -19,7 +19,7 @@ import importlib.util
 import math
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -192,10 +192,12 @@ def devices() -> list[str]:
     return ["stand-in", *(["cuda"] if there else [])]
 
 
-def open_device(name: str, core: Any, ordinal: int = 0) -> Any:
+def open_device(
+    name: str, core: Any, ordinal: int = 0, relief: Callable[[], None] | None = None
+) -> Any:
     """The `Device` of a native core (fourfold.storage._native, fourfold.comm._native)."""
     chosen = driver(name)
-    return core.Device(chosen.path, ordinal, chosen.kernels)
+    return core.Device(chosen.path, ordinal, chosen.kernels, relief)
 
 
 class DeviceArray:
