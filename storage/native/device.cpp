@@ -7,7 +7,8 @@ namespace {
 
 constexpr int OUT_OF_MEMORY = 2, NOT_READY = 600;    // CUresult
 constexpr int PROCESSORS = 16, HOST_ADDRESSES = 91;  // CUdevice_attribute
-constexpr unsigned NON_BLOCKING = 1, NO_TIMING = 2, PORTABLE_MAPPED = 1 | 2;
+constexpr unsigned NON_BLOCKING = 1, PORTABLE_MAPPED = 1 | 2;
+constexpr unsigned BLOCKING_SYNC = 1, NO_TIMING = 2;  // CUevent_flags
 
 Driver::Address address(const void* pointer) { return reinterpret_cast<Driver::Address>(pointer); }
 Driver::Handle handle_of(uint64_t handle) { return reinterpret_cast<Driver::Handle>(handle); }
@@ -208,21 +209,23 @@ void Stream::wait(const Event& event) const {
 }
 
 void Stream::synchronize() const {
-  device_->enter();
-  device_->driver().check(device_->driver().stream_synchronize(handle_of(handle_)),
-                          "cuStreamSynchronize");
+  const Event done(*device_);  // cuStreamSynchronize would spin
+  done.record(*this);
+  done.synchronize();
 }
 
-Event::Event(const Device& device) : device_(&device) {
+Event::Event(const Device& device, For waits) : device_(&device), waits_(waits) {
   device.enter();
   Driver::Handle event = nullptr;
-  device.driver().check(device.driver().event_create(&event, NO_TIMING), "cuEventCreate");
+  const unsigned flags = NO_TIMING | (waits == For::host ? BLOCKING_SYNC : 0);
+  device.driver().check(device.driver().event_create(&event, flags), "cuEventCreate");
   handle_ = reinterpret_cast<uint64_t>(event);
 }
 
 Event& Event::operator=(Event&& other) noexcept {
   std::swap(device_, other.device_);
   std::swap(handle_, other.handle_);
+  std::swap(waits_, other.waits_);
   return *this;
 }
 
@@ -245,6 +248,7 @@ bool Event::done() const {
 }
 
 void Event::synchronize() const {
+  if (waits_ != For::host) throw std::logic_error("the host waits for an event of the device");
   device_->enter();
   device_->driver().check(device_->driver().event_synchronize(handle_of(handle_)),
                           "cuEventSynchronize");

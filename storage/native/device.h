@@ -147,7 +147,7 @@ class Stream {
   }
   // What is enqueued later waits for the event as it was last recorded.
   void wait(const Event& event) const;
-  // Returns when all that was enqueued is done.
+  // Returns when all that was enqueued is done; the thread sleeps until then.
   void synchronize() const;
 
  private:
@@ -158,10 +158,14 @@ class Stream {
   bool own_ = false;
 };
 
-// A moment of a stream.
+// A moment of a stream. A thread that waits for it sleeps: others have batches to plan on its core.
 class Event {
  public:
-  explicit Event(const Device& device);
+  // Who waits for it. The device tells the host of every moment that the host may wait for, by an
+  // interrupt; an event that only streams wait for does without.
+  enum class For { host, device };
+
+  explicit Event(const Device& device, For waits = For::host);
   Event(Event&& other) noexcept : device_(other.device_) { *this = std::move(other); }
   Event& operator=(Event&& other) noexcept;
   ~Event();
@@ -169,11 +173,13 @@ class Event {
   uint64_t handle() const { return handle_; }
   void record(const Stream& stream) const;
   bool done() const;  // true if it was never recorded
+  // Throws std::logic_error for an event that is for the device.
   void synchronize() const;
 
  private:
   const Device* device_;
   uint64_t handle_ = 0;
+  For waits_ = For::host;
 };
 
 }  // namespace ff
