@@ -10,6 +10,7 @@ import torch
 
 from fourfold.runtime.device import RankDevice
 from fourfold.runtime.driver import LIBRARY
+from fourfold.runtime.graphs import capturing
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -72,7 +73,8 @@ class Accelerator:
 
 def _relieve() -> None:
     """Give back the memory of GPUs that torch keeps for tensors to come."""
-    torch.cuda.empty_cache()
+    with capturing:
+        torch.cuda.empty_cache()
 
 
 def open_backend(
