@@ -192,7 +192,7 @@ class Calls:
     def __init__(self, nccl: Any, channels: list[Any], device: Device, stream: Stream) -> None:
         self.stream = Stream(device)
         self._nccl, self._channels, self._device, self._step = nccl, channels, device, stream
-        self._ready = Event(device)
+        self._ready = Event(device, host_waits=False)
         self._number = 0
         self._under_way: deque[Call] = deque()
         self._lock = threading.Lock()
@@ -210,7 +210,7 @@ class Calls:
             make(self._nccl)
         finally:
             self._nccl.groupEnd()
-        done = Event(self._device)
+        done = Event(self._device, host_waits=False)
         done.record(self.stream)
         call.done = done
         return done

@@ -2,7 +2,8 @@
 
 26 tables of dim 128 with MLPerf's numbers of rows (the largest capped to fit the GPU) and ids per
 bag (214 a sample), Zipf 1.05; DCNv2 with bottom 512-256-128, three cross layers of rank 512, top
-1024-1024-512-256-1, in bf16; row-wise Adagrad, Adagrad for the dense model. Speed is measured
+1024-1024-512-256-1, in bf16; row-wise Adagrad, Adagrad for the dense model, which runs kernel by
+kernel ("eager") and on a GPU from CUDA graphs ("graphs", `train.cuda_graphs`). Speed is measured
 without waiting for stages; the time by stage in steps of their own, with `sync_stages`. Limit: the
 bf16 product of matrices; the dense model's share of it is given.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
@@ -26,7 +28,8 @@ from fourfold.runtime.embedding import EmbeddingBags
 from fourfold.runtime.models.dcn import DcnV2
 from fourfold.runtime.roles import RolesConfig
 from fourfold.runtime.table import EmbeddingConfig, TableConfig
-from fourfold.runtime.trainer import TrainConfig, Trainer
+from fourfold.runtime.train_config import TrainConfig
+from fourfold.runtime.trainer import Trainer
 from fourfold.storage import StorageConfig
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ NUM_DENSE = 13
 ZIPF = 1.05
 LEAD = 4  # steps that are not timed
 DISTINCT_BATCHES = 4
+
+Way = Literal["eager", "graphs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class Setting:
         largest = max(self.batches)
         ids = largest * sum(IDS)
         width = (len(ROWS) + 1) * self.dim
-        return self.pad_bytes + 4 * ids * 64 + ids * self.dim * 4 + 40 * largest * width
+        return self.pad_bytes + 4 * ids * 64 + ids * self.dim * 4 + 60 * largest * width
 
 
 FULL = Setting()
@@ -86,6 +91,8 @@ class Result:
     """One size of batch."""
 
     batch: int
+    dense: Way
+    """How the dense model runs."""
     step_ms: float
     best_ms: float
     samples_per_s: float
@@ -176,30 +183,33 @@ def measure(
     limits: Limits,
     device: Literal["cpu", "cuda"] = "cuda",
 ) -> Iterator[Result]:
-    """Train on batches of every size."""
+    """Train on batches of every size; on a GPU with and without graphs."""
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
     torch.set_num_threads(threads)
     bags = make_bags(setting, comm, threads, device)
     model = make_model(setting)
+    ways: Sequence[Way] = ("eager", "graphs") if bags.device.type == "cuda" else ("eager",)
     try:
         for samples in setting.batches:
             batches = make_batches(setting, samples)
-            seconds = _train(bags, model, batches, setting, rounds, threads)[0]
-            stages = _train(bags, model, batches, setting, 1, threads, sync=True)[1]
-            step = median(seconds)
-            yield Result(
-                batch=samples,
-                step_ms=step * 1e3,
-                best_ms=min(seconds) * 1e3,
-                samples_per_s=samples / step,
-                stages_ms={name: value * 1e3 for name, value in stages.items()},
-                dense_share=product_operations(model) * samples / step / limits.bf16,
-                ids=samples * sum(IDS),
-                rows=sum(min(setting.rows, rows) for rows in ROWS),
-                threads=threads,
-            )
+            for way in ways:
+                train = partial(_train, bags, model, batches, setting, threads, way)
+                seconds, stages = train(rounds)[0], train(1, sync=True)[1]
+                step = median(seconds)
+                yield Result(
+                    batch=samples,
+                    dense=way,
+                    step_ms=step * 1e3,
+                    best_ms=min(seconds) * 1e3,
+                    samples_per_s=samples / step,
+                    stages_ms={name: value * 1e3 for name, value in stages.items()},
+                    dense_share=product_operations(model) * samples / step / limits.bf16,
+                    ids=samples * sum(IDS),
+                    rows=sum(min(setting.rows, rows) for rows in ROWS),
+                    threads=threads,
+                )
     finally:
         bags.close()
 
@@ -209,8 +219,9 @@ def _train(
     model: DcnV2,
     batches: Sequence[Batch],
     setting: Setting,
-    rounds: int,
     threads: int,
+    way: Way,
+    rounds: int,
     *,
     sync: bool = False,
 ) -> tuple[list[float], dict[str, float]]:
@@ -221,6 +232,7 @@ def _train(
         lr=0.005,
         autocast=True,
         threads=threads,
+        cuda_graphs=way == "graphs",
         sync_stages=sync,
     )
     trainer = Trainer(model, bags, config, embedding_lr=0.005)

@@ -22,7 +22,8 @@ from fourfold.runtime.models.dlrm import Dlrm
 from fourfold.runtime.planner import plan
 from fourfold.runtime.roles import Roles, RolesConfig, assign_roles
 from fourfold.runtime.table import EmbeddingConfig, Table, TableConfig, complete_tables
-from fourfold.runtime.trainer import TrainConfig, Trainer
+from fourfold.runtime.train_config import TrainConfig
+from fourfold.runtime.trainer import Trainer
 from fourfold.runtime.world import World
 from fourfold.storage import StorageConfig
 

@@ -79,10 +79,10 @@ class PlainDlrm(nn.Module):
 
     def __init__(self, model: Dlrm, num_vectors: int) -> None:
         super().__init__()
-        self.bottom = Mlp([NUM_DENSE, *HIDDEN, model.dim], last_relu=True)
-        self.top = Mlp([model.dim + model.dots.num_pairs, *HIDDEN, 1], last_relu=False)
+        self.dim = model.head.dim
+        self.bottom = Mlp([NUM_DENSE, *HIDDEN, self.dim], last_relu=True)
+        self.top = Mlp([self.dim + model.head.dots.num_pairs, *HIDDEN, 1], last_relu=False)
         self.row, self.column = torch.tril_indices(num_vectors, num_vectors, -1)
-        self.dim = model.dim
 
     def forward(self, dense: Tensor, pooled: Tensor) -> Tensor:
         """Map dense features and pooled embeddings (B, T * dim) to logits (B,)."""

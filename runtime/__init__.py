@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from fourfold.runtime.embedding import EmbeddingBags, Embeddings
     from fourfold.runtime.roles import RolesConfig
     from fourfold.runtime.table import EmbeddingConfig, TableConfig
-    from fourfold.runtime.trainer import TrainConfig, Trainer
+    from fourfold.runtime.train_config import TrainConfig
+    from fourfold.runtime.trainer import Trainer
     from fourfold.runtime.world import World
 
 _HOMES = {
@@ -25,7 +26,7 @@ _HOMES = {
     "Embeddings": "embedding",
     "RolesConfig": "roles",
     "TableConfig": "table",
-    "TrainConfig": "trainer",
+    "TrainConfig": "train_config",
     "Trainer": "trainer",
     "World": "world",
     "embedding_bags": "assembly",

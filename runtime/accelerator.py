@@ -10,6 +10,7 @@ import torch
 
 from fourfold.runtime.device import RankDevice
 from fourfold.runtime.driver import LIBRARY
+from fourfold.runtime.graphs import capturing
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -52,8 +53,8 @@ class Accelerator:
         kernels = load(device.ordinal)
         device.enter()  # CuPy restores what its own runtime took for the current device
         return cls(
-            storage.Device(LIBRARY, device.ordinal, kernels),
-            comm.Device(LIBRARY, device.ordinal, kernels),
+            storage.Device(LIBRARY, device.ordinal, kernels, _relieve),
+            comm.Device(LIBRARY, device.ordinal, kernels, _relieve),
             torch.cuda.current_stream(device.ordinal).cuda_stream,
         )
 
@@ -68,6 +69,12 @@ class Accelerator:
         from fourfold.comm.device import DeviceMemory
 
         return DeviceMemory(self.comm, self.comm_stream())
+
+
+def _relieve() -> None:
+    """Give back the memory of GPUs that torch keeps for tensors to come."""
+    with capturing:
+        torch.cuda.empty_cache()
 
 
 def open_backend(

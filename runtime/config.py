@@ -17,7 +17,7 @@ from fourfold.runtime.roles import RolesConfig
 from fourfold.runtime.run import RunConfig
 from fourfold.runtime.table import EmbeddingConfig, TableConfig
 from fourfold.runtime.tiers import with_pad
-from fourfold.runtime.trainer import TrainConfig
+from fourfold.runtime.train_config import TrainConfig
 from fourfold.storage import ReclaimConfig, StorageConfig
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -12,89 +12,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fourfold.runtime.data.batch import Batch
-from fourfold.runtime.dense import OptimizerName, dense_optimizer, share_parameters
+from fourfold.runtime.dense import dense_optimizer, share_parameters
 from fourfold.runtime.embedding import STAGES, EmbeddingBags
-from fourfold.runtime.errors import ConfigError, Error
+from fourfold.runtime.errors import Error
 from fourfold.runtime.gradients import GradientBuckets
+from fourfold.runtime.graphs import StepGraphs
 from fourfold.runtime.metrics import Evaluation, Metrics
 from fourfold.runtime.pipeline import Pipeline
 from fourfold.runtime.preparation import Prepared, Source
 from fourfold.runtime.reading import Reading
 from fourfold.runtime.trace import Trace
+from fourfold.runtime.train_config import TrainConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 STEP_STAGES = (*STAGES, "model", "gradients", "allreduce", "optimizer", "rest")
 """Laps of one step."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
-    """The `[train]` section."""
-
-    # These change the results.
-    steps: int | None = None
-    """Steps to train; None: until the data end."""
-    batch_size: int = 2048
-    """Samples of one step over all dense ranks together."""
-    optimizer: OptimizerName = "adam"
-    """Optimizer of the dense parameters, from torch.optim with its own defaults."""
-    lr: float = 0.001
-    """Learning rate of the dense parameters."""
-    warmup_steps: int = 0
-    """Steps over which both learning rates rise linearly from zero."""
-    decay: float = 0.0
-    """Last share of `steps` over which both learning rates fall linearly to zero."""
-    autocast: bool = False
-    """Run the dense model under bf16 autocast."""
-    tf32: bool = False
-    """Let a GPU round the inputs of fp32 products to TF32 (10 bits), which is several times faster;
-    off, as it is in PyTorch. No use on a CPU, nor for what `autocast` covers."""
-    eval_every: int = 0
-    """Evaluate on the held-out data every so many steps; 0: only at the end."""
-    eval_batches: int | None = None
-    """Batches of one evaluation; None: all held-out data."""
-
-    # These change the speed only.
-    lookahead: int = 2
-    """Batches that are read, routed and planned while one trains; 0: everything in line."""
-    threads: int = 1
-    """Threads of each rank, for torch and for the native kernels."""
-    log_every: int = 50
-    """Steps between two lines of progress."""
-    sync_stages: bool = False
-    """On a GPU, wait for it at both ends of every stage of a step, so that the seconds by stage are
-    those of its work. Otherwise they are the host's: to hand out the work, and to wait where a
-    result is needed. Slower, for looking only."""
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("batch_size", 1),
-            ("warmup_steps", 0),
-            ("eval_every", 0),
-            ("lookahead", 0),
-            ("threads", 1),
-            ("log_every", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("steps", "eval_batches"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
-        if not 0 <= self.decay <= 1:
-            raise ConfigError(f"decay must be in [0, 1], got {self.decay}")
-        if self.decay and self.steps is None:
-            raise ConfigError("decay needs steps: it is a share of them")
-        if self.lr <= 0:
-            raise ConfigError(f"lr must be positive, got {self.lr}")
-
-    def rate(self, step: int) -> float:
-        """Factor of both learning rates at `step`, counted from 1."""
-        factor = min(1.0, step / max(1, self.warmup_steps))
-        if self.decay and self.steps is not None:
-            factor = min(factor, (self.steps - step + 1) / (self.decay * self.steps))
-        return factor
 
 
 class Trainer:
@@ -127,6 +60,7 @@ class Trainer:
         self._embedding_lr = embedding_lr
         self._loss = loss
         self._trace = trace
+        self._graphs: Callable[[], AbstractContextManager[None]] = nullcontext
         self._watch = bags.watch
         self._watch.trace = trace
         if self.config.sync_stages and bags.device.type == "cuda":
@@ -146,6 +80,8 @@ class Trainer:
                 may_start=(lambda: bags.gradients_left) if in_order else (lambda: True),
             )
             self._optimizer = dense_optimizer(self.config.optimizer, parameters, self.config.lr)
+            if self.config.cuda_graphs:
+                self._graphs = StepGraphs(model, bags.device)
 
     def steps(self, source: Source | None, *, limit: int | None = None) -> Generator[float]:
         """Train on this rank's batches until no rank has any left, or `limit` steps; yield each
@@ -256,7 +192,7 @@ class Trainer:
             self.bags.serve_forward(prepared)
             self.bags.serve_backward(prepared)
             return None
-        with self._watch("model"):
+        with self._watch("model"), self._graphs():
             label = self.bags.inputs(prepared).label
             loss = self._loss(self._predict(prepared), label)
             share = loss * (batch.size / prepared.routed.global_batch)

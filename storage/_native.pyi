@@ -422,10 +422,19 @@ class Device:
     """A GPU through its driver (native/device.h). Closed when the last reference goes.
 
     library: the driver, "libcuda.so.1". ordinal: the GPU among those visible. kernels: the handle
-    (CUfunction) of each kernel by name. Raises DeviceError where there is no driver or no such GPU.
+    (CUfunction) of each kernel by name. relief: called when there is no memory left, once before
+    one more attempt, on whatever thread wants it: gives back memory of the GPU that somebody keeps
+    and does not use. It must not refer to this. Raises DeviceError where there is no driver or no
+    such GPU.
     """
 
-    def __init__(self, library: str, ordinal: int, kernels: Mapping[str, int]) -> None: ...
+    def __init__(
+        self,
+        library: str,
+        ordinal: int,
+        kernels: Mapping[str, int],
+        relief: Callable[[], None] | None = None,
+    ) -> None: ...
     @property
     def ordinal(self) -> int: ...
     @property

@@ -99,7 +99,12 @@ void bind_device_memory(nb::module_& m) {
       .def("wait", &Stream::wait, "event"_a)
       .def("synchronize", &Stream::synchronize, Release());
   nb::class_<Event>(m, "Event")
-      .def(nb::init<const Device&>(), "device"_a, nb::keep_alive<1, 2>())
+      .def(
+          "__init__",
+          [](Event* self, const Device& device, bool host_waits) {
+            new (self) Event(device, host_waits ? Event::For::host : Event::For::device);
+          },
+          "device"_a, "host_waits"_a = true, nb::keep_alive<1, 2>())
       .def_prop_ro("handle", &Event::handle)
       .def("record", &Event::record, "stream"_a)
       .def("done", &Event::done)

@@ -245,7 +245,7 @@ class DeviceRoute::Builder {
 };
 
 DeviceRoute::DeviceRoute(std::shared_ptr<Device> device)
-    : device_(std::move(device)), parcel_(*device_), read_(*device_) {}
+    : device_(std::move(device)), parcel_(*device_), read_(*device_, Event::For::device) {}
 
 void DeviceRoute::upload(const Plan& plan, const Route& route, const Stream& uploads) {
   const auto tables = static_cast<size_t>(plan.tables.size());

@@ -27,7 +27,8 @@ from fourfold.runtime.embedding import EmbeddingBags
 from fourfold.runtime.errors import ConfigError
 from fourfold.runtime.matmul import keep_freed_memory, use_onednn
 from fourfold.runtime.table import EmbeddingConfig, TableConfig
-from fourfold.runtime.trainer import TrainConfig, Trainer
+from fourfold.runtime.train_config import TrainConfig
+from fourfold.runtime.trainer import Trainer
 
 HELP = "endless new ids at a fixed budget: is memory flat, does the speed stay"
 

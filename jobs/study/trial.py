@@ -21,7 +21,8 @@ from fourfold.runtime.data.hashing import mix
 from fourfold.runtime.embedding import EmbeddingBags
 from fourfold.runtime.matmul import keep_freed_memory, use_onednn
 from fourfold.runtime.table import EmbeddingConfig, OptimizerName, TableConfig
-from fourfold.runtime.trainer import TrainConfig, Trainer
+from fourfold.runtime.train_config import TrainConfig
+from fourfold.runtime.trainer import Trainer
 
 SCORED = 0.5
 """AUC is that of the last so much of the log: by then the memory of every contender is full."""

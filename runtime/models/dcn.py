@@ -31,11 +31,14 @@ class LowRankCross(nn.Module):
 
 
 class DcnV2(nn.Module):
-    """Bottom MLP, low-rank cross layers over [bottom, embeddings], top MLP ("stacked" structure).
+    """Bottom MLP, then the head over [bottom, embeddings]: low-rank cross layers and the top MLP
+    ("stacked" structure).
 
     num_dense: dense features. pooled_width: width of all pooled features together. dim: width that
     the bottom MLP ends in.
     """
+
+    graphed = ("bottom", "head")
 
     def __init__(
         self,
@@ -51,10 +54,11 @@ class DcnV2(nn.Module):
         super().__init__()
         width = dim + pooled_width
         self.bottom = Mlp([num_dense, *bottom, dim], last_relu=True)
-        self.cross = LowRankCross(width, cross_layers, cross_rank)
-        self.top = Mlp([width, *top, 1], last_relu=False)
+        self.head = nn.Sequential(
+            LowRankCross(width, cross_layers, cross_rank), Mlp([width, *top, 1], last_relu=False)
+        )
 
     def forward(self, dense: Tensor, embeddings: Embeddings) -> Tensor:
         """Map (B, num_dense) and (B, pooled_width) to logits (B,)."""
-        logits: Tensor = self.top(self.cross(embeddings.after(self.bottom(dense))))
+        logits: Tensor = self.head(embeddings.after(self.bottom(dense)))
         return logits.squeeze(1)

@@ -3,12 +3,30 @@
 #pragma once
 
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/function.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/string.h>
 
 #include "device.h"
 
 namespace ff {
+
+// Calls Python, from whatever thread. Its errors become text, for they must not cross threads. No
+// call into a native core may wait, with Python's lock held, for a thread that may come here.
+inline Device::Relief relief_of(std::function<void()> callback) {
+  namespace nb = nanobind;
+  if (!callback) return {};
+  return [callback = std::move(callback)]() -> std::string {
+    const nb::gil_scoped_acquire gil;
+    if (!gil.is_valid()) return "Python is shutting down";
+    try {
+      callback();
+      return {};
+    } catch (nb::python_error& error) {
+      return nb::cast<std::string>(nb::str(error.value()));
+    }
+  };
+}
 
 // errors: the module whose class DeviceError stands for the one of device.h.
 inline void bind_device(nanobind::module_& m, const char* errors) {
@@ -27,8 +45,14 @@ inline void bind_device(nanobind::module_& m, const char* errors) {
       const_cast<char*>(errors));
 
   nb::class_<Device>(m, "Device")
-      .def(nb::init<const std::string&, int, Device::Kernels>(), "library"_a, "ordinal"_a,
-           "kernels"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def(
+          "__init__",
+          [](Device* device, const std::string& library, int ordinal, Device::Kernels kernels,
+             std::function<void()> relief) {
+            new (device) Device(library, ordinal, std::move(kernels), relief_of(std::move(relief)));
+          },
+          "library"_a, "ordinal"_a, "kernels"_a, "relief"_a.none() = nb::none(),
+          nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("ordinal", &Device::ordinal)
       .def_prop_ro("processors", &Device::processors);
 }

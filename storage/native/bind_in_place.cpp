@@ -37,6 +37,7 @@ void bind_in_place(nb::module_& m) {
   m.def(
       "set_in_place",
       [](Pad& pad, std::optional<size_t> loads_from, std::optional<size_t> stores_from) {
+        nb::gil_scoped_release release;
         pad.rows().set_in_place(
             {loads_from.value_or(Crossover::NEVER), stores_from.value_or(Crossover::NEVER)});
       },

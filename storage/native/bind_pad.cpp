@@ -302,7 +302,7 @@ void bind_pad(nb::module_& m) {
       .def("ids", &ids_of, "tile"_a)
       .def("tile_rows", &Pad::tile_rows, "tile"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("tile_bytes", &Pad::tile_bytes, "tile"_a, nb::call_guard<nb::gil_scoped_release>())
-      .def("set_window", &Pad::set_window, "batches"_a)
+      .def("set_window", &Pad::set_window, "batches"_a, nb::call_guard<nb::gil_scoped_release>())
       .def(
           "tile_counts",
           [](const Pad& pad, size_t tile) {

@@ -21,7 +21,7 @@ class Trial {
       : most_(rows),
         memory_(device, AT_ONCE),
         records_(device, RECORDS),
-        final_(device),
+        final_(device, Event::For::device),
         mover_(device, tiles_, final_, threads) {
     for (size_t bytes = SMALLEST; bytes <= LARGEST; bytes *= 2) {
       TileRows tile{};

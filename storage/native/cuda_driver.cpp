@@ -37,7 +37,6 @@ Driver::Driver(const std::string& library) {
   load(fill, "cuMemsetD8Async");
   load(stream_create, "cuStreamCreate");
   load(stream_destroy, "cuStreamDestroy_v2");
-  load(stream_synchronize, "cuStreamSynchronize");
   load(stream_wait, "cuStreamWaitEvent");
   load(event_create, "cuEventCreate");
   load(event_destroy, "cuEventDestroy_v2");

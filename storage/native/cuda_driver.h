@@ -34,7 +34,6 @@ struct Driver {
   int (*fill)(Address, unsigned char, size_t, Handle);
   int (*stream_create)(Handle*, unsigned);
   int (*stream_destroy)(Handle);
-  int (*stream_synchronize)(Handle);
   int (*stream_wait)(Handle, Handle, unsigned);
   int (*event_create)(Handle*, unsigned);
   int (*event_destroy)(Handle);

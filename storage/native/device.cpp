@@ -5,9 +5,10 @@
 namespace ff {
 namespace {
 
-constexpr int NOT_READY = 600;                       // CUresult
+constexpr int OUT_OF_MEMORY = 2, NOT_READY = 600;    // CUresult
 constexpr int PROCESSORS = 16, HOST_ADDRESSES = 91;  // CUdevice_attribute
-constexpr unsigned NON_BLOCKING = 1, NO_TIMING = 2, PORTABLE_MAPPED = 1 | 2;
+constexpr unsigned NON_BLOCKING = 1, PORTABLE_MAPPED = 1 | 2;
+constexpr unsigned BLOCKING_SYNC = 1, NO_TIMING = 2;  // CUevent_flags
 
 Driver::Address address(const void* pointer) { return reinterpret_cast<Driver::Address>(pointer); }
 Driver::Handle handle_of(uint64_t handle) { return reinterpret_cast<Driver::Handle>(handle); }
@@ -19,8 +20,11 @@ std::string kernel_for(const char* name, Dtype dtype) {
   return name + std::string(types[static_cast<int>(dtype)]);
 }
 
-Device::Device(const std::string& library, int ordinal, Kernels kernels)
-    : driver_(std::make_unique<Driver>(library)), ordinal_(ordinal), kernels_(std::move(kernels)) {
+Device::Device(const std::string& library, int ordinal, Kernels kernels, Relief relief)
+    : driver_(std::make_unique<Driver>(library)),
+      ordinal_(ordinal),
+      kernels_(std::move(kernels)),
+      relief_(std::move(relief)) {
   const std::string which = "GPU " + std::to_string(ordinal);
   driver_->check(driver_->device_get(&handle_, ordinal), "cuDeviceGet of " + which);
   driver_->check(driver_->retain(&context_, handle_), "cuDevicePrimaryCtxRetain of " + which);
@@ -40,6 +44,22 @@ Device::~Device() {
 
 void Device::enter() const { driver_->check(driver_->set_current(context_), "cuCtxSetCurrent"); }
 
+char* Device::allocate(size_t bytes) const {
+  enter();
+  Driver::Address at = 0;
+  int result = driver_->allocate(&at, bytes);
+  std::string refusal;
+  if (result == OUT_OF_MEMORY && relief_) {
+    refusal = relief_();
+    enter();  // it may have chosen another device
+    result = driver_->allocate(&at, bytes);
+  }
+  driver_->check(result, "cuMemAlloc of " + std::to_string(bytes) + " bytes on GPU " +
+                             std::to_string(ordinal_) +
+                             (refusal.empty() ? "" : " (nobody gave any back: " + refusal + ")"));
+  return reinterpret_cast<char*>(at);
+}
+
 uint64_t Device::kernel(const std::string& name) const {
   const auto found = kernels_.find(name);
   if (found == kernels_.end())
@@ -48,13 +68,7 @@ uint64_t Device::kernel(const std::string& name) const {
 }
 
 DeviceMemory::DeviceMemory(const Device& device, size_t bytes) : device_(&device), bytes_(bytes) {
-  if (bytes == 0) return;
-  device.enter();
-  Driver::Address at = 0;
-  device.driver().check(device.driver().allocate(&at, bytes),
-                        "cuMemAlloc of " + std::to_string(bytes) + " bytes on GPU " +
-                            std::to_string(device.ordinal()));
-  data_ = reinterpret_cast<char*>(at);
+  if (bytes > 0) data_ = device.allocate(bytes);
 }
 
 DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
@@ -195,21 +209,23 @@ void Stream::wait(const Event& event) const {
 }
 
 void Stream::synchronize() const {
-  device_->enter();
-  device_->driver().check(device_->driver().stream_synchronize(handle_of(handle_)),
-                          "cuStreamSynchronize");
+  const Event done(*device_);  // cuStreamSynchronize would spin
+  done.record(*this);
+  done.synchronize();
 }
 
-Event::Event(const Device& device) : device_(&device) {
+Event::Event(const Device& device, For waits) : device_(&device), waits_(waits) {
   device.enter();
   Driver::Handle event = nullptr;
-  device.driver().check(device.driver().event_create(&event, NO_TIMING), "cuEventCreate");
+  const unsigned flags = NO_TIMING | (waits == For::host ? BLOCKING_SYNC : 0);
+  device.driver().check(device.driver().event_create(&event, flags), "cuEventCreate");
   handle_ = reinterpret_cast<uint64_t>(event);
 }
 
 Event& Event::operator=(Event&& other) noexcept {
   std::swap(device_, other.device_);
   std::swap(handle_, other.handle_);
+  std::swap(waits_, other.waits_);
   return *this;
 }
 
@@ -232,6 +248,7 @@ bool Event::done() const {
 }
 
 void Event::synchronize() const {
+  if (waits_ != For::host) throw std::logic_error("the host waits for an event of the device");
   device_->enter();
   device_->driver().check(device_->driver().event_synchronize(handle_of(handle_)),
                           "cuEventSynchronize");

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -31,9 +32,13 @@ std::string kernel_for(const char* name, Dtype dtype);
 class Device {
  public:
   using Kernels = std::map<std::string, uint64_t>;  // CUfunction of each kernel
+  // Gives back memory of the device that somebody keeps and does not use. Comes on any thread, with
+  // whatever locks that holds. Returns why it could not, or nothing.
+  using Relief = std::function<std::string()>;
 
-  // library: of the driver, "libcuda.so.1". ordinal: the GPU among those visible.
-  Device(const std::string& library, int ordinal, Kernels kernels);
+  // library: of the driver, "libcuda.so.1". ordinal: the GPU among those visible. relief: asked
+  // once when there is no memory left, before one more attempt; may be empty.
+  Device(const std::string& library, int ordinal, Kernels kernels, Relief relief = {});
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -44,6 +49,8 @@ class Device {
   bool follows_host() const { return follows_host_; }
   // Makes the device the current one of this thread. The other members do it themselves.
   void enter() const;
+  // Memory of the device, not initialised. Throws DeviceError if there is not so much.
+  char* allocate(size_t bytes) const;
   // Throws std::invalid_argument for a kernel that was not handed over.
   uint64_t kernel(const std::string& name) const;
 
@@ -57,6 +64,7 @@ class Device {
   uint32_t processors_ = 0;
   bool follows_host_ = false;
   Kernels kernels_;
+  Relief relief_;
 };
 
 // Memory of the GPU; not initialised.
@@ -139,7 +147,7 @@ class Stream {
   }
   // What is enqueued later waits for the event as it was last recorded.
   void wait(const Event& event) const;
-  // Returns when all that was enqueued is done.
+  // Returns when all that was enqueued is done; the thread sleeps until then.
   void synchronize() const;
 
  private:
@@ -150,10 +158,14 @@ class Stream {
   bool own_ = false;
 };
 
-// A moment of a stream.
+// A moment of a stream. A thread that waits for it sleeps: others have batches to plan on its core.
 class Event {
  public:
-  explicit Event(const Device& device);
+  // Who waits for it. The device tells the host of every moment that the host may wait for, by an
+  // interrupt; an event that only streams wait for does without.
+  enum class For { host, device };
+
+  explicit Event(const Device& device, For waits = For::host);
   Event(Event&& other) noexcept : device_(other.device_) { *this = std::move(other); }
   Event& operator=(Event&& other) noexcept;
   ~Event();
@@ -161,11 +173,13 @@ class Event {
   uint64_t handle() const { return handle_; }
   void record(const Stream& stream) const;
   bool done() const;  // true if it was never recorded
+  // Throws std::logic_error for an event that is for the device.
   void synchronize() const;
 
  private:
   const Device* device_;
   uint64_t handle_ = 0;
+  For waits_ = For::host;
 };
 
 }  // namespace ff

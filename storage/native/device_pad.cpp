@@ -76,7 +76,7 @@ DevicePad::DevicePad(const Device& device, const TileList& tiles, int threads)
       tiles_(tiles),
       threads_(threads),
       copies_(device),
-      released_(device),
+      released_(device, Event::For::device),
       mover_(device, there_, released_, threads) {}
 
 void DevicePad::open() { there_ = device_tiles(device_, tiles_); }

@@ -23,7 +23,7 @@ RowMover::RowMover(const Device& device, const DeviceTiles& tiles, const Event& 
       final_(final),
       threads_(threads),
       stream_(device),
-      arrived_(device),
+      arrived_(device, Event::For::device),
       lists_{Parcel(device), Parcel(device), Parcel(device), Parcel(device)},
       stages_{Stage(device), Stage(device)} {}
 

@@ -30,6 +30,7 @@ enum Result {
 constexpr int DEVICES = 8;
 
 struct Event {
+  unsigned flags;
   std::shared_ptr<Moment> last;  // nullptr until it is recorded
 };
 

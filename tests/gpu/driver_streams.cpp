@@ -97,8 +97,10 @@ using namespace stand_in;
 
 extern "C" {
 
-int cuStreamCreate(void** handle, unsigned) {
+int cuStreamCreate(void** handle, unsigned flags) {
   FF_REQUIRE_CONTEXT;
+  constexpr unsigned NON_BLOCKING = 1;
+  if ((flags & ~NON_BLOCKING) != 0) return INVALID_VALUE;
   Driver& d = driver();
   const std::lock_guard lock(d.mutex);
   std::shared_ptr<Stream> stream = Stream::create(++d.created);
@@ -135,11 +137,20 @@ int cuStreamWaitEvent(void* stream, void* handle, unsigned) {
   return last ? enqueue(stream, [last] { last->wait(); }) : SUCCESS;
 }
 
-int cuEventCreate(void** handle, unsigned) {
+int cuEventCreate(void** handle, unsigned flags) {
   FF_REQUIRE_CONTEXT;
+  constexpr unsigned BLOCKING_SYNC = 1, DISABLE_TIMING = 2, INTERPROCESS = 4;
+  if ((flags & ~(BLOCKING_SYNC | DISABLE_TIMING | INTERPROCESS)) != 0) return INVALID_VALUE;
+  if ((flags & INTERPROCESS) != 0 && (flags & DISABLE_TIMING) == 0) return INVALID_VALUE;
   const std::lock_guard lock(driver().mutex);
-  *handle = *driver().events.insert(new Event).first;
+  *handle = *driver().events.insert(new Event{flags, nullptr}).first;
   return SUCCESS;
+}
+
+// For tests, not of CUDA.
+unsigned stand_in_event_flags(void* handle) {
+  const Event* const event = event_of(handle);
+  return event ? event->flags : ~0u;
 }
 
 int cuEventDestroy_v2(void* handle) {

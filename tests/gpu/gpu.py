@@ -19,7 +19,7 @@ import importlib.util
 import math
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,7 @@ def _stand_in() -> ctypes.CDLL:
     library.stand_in_next_kernel.restype = ctypes.c_void_p
     library.stand_in_held.restype = ctypes.c_size_t
     library.stand_in_launches.restype = ctypes.c_uint64
+    library.stand_in_event_flags.restype = ctypes.c_uint
     library.stand_in_take_fault.restype = ctypes.c_size_t
     return library
 
@@ -192,10 +193,12 @@ def devices() -> list[str]:
     return ["stand-in", *(["cuda"] if there else [])]
 
 
-def open_device(name: str, core: Any, ordinal: int = 0) -> Any:
+def open_device(
+    name: str, core: Any, ordinal: int = 0, relief: Callable[[], None] | None = None
+) -> Any:
     """The `Device` of a native core (fourfold.storage._native, fourfold.comm._native)."""
     chosen = driver(name)
-    return core.Device(chosen.path, ordinal, chosen.kernels)
+    return core.Device(chosen.path, ordinal, chosen.kernels, relief)
 
 
 class DeviceArray:
@@ -286,6 +289,11 @@ def held_bytes(*, pinned: bool = False) -> int:
 def launches() -> int:
     """Kernels that the stand-in was given since its start, or since it was last shaken."""
     return int(_stand_in().stand_in_launches())
+
+
+def event_flags(handle: int) -> int:
+    """CUevent_flags that an event of the stand-in was made with."""
+    return int(_stand_in().stand_in_event_flags(ctypes.c_void_p(handle)))
 
 
 def take_fault() -> str:

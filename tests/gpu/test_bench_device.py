@@ -185,6 +185,7 @@ def test_training(device: Literal["cpu", "cuda"], monkeypatch: pytest.MonkeyPatc
         assert gpu.held_bytes() - held >= (device == "cuda") * bench_device_train.SMALL.pad_bytes
         assert list(training) == []
 
+    assert result.dense == "eager", "torch knows no stand-in, and graphs are torch's"
     assert result.samples_per_s == pytest.approx(64 / result.step_ms * 1e3)
     assert {"gather", "forward", "model", "backward", "update"} <= result.stages_ms.keys()
     weights = 13 * 32 + 32 * 16  # bottom

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gpu
+import numpy as np
 import pytest
 
 from fourfold.comm import _native as comm_core
@@ -48,3 +49,34 @@ def test_a_gpu_that_is_not_there_is_named(core, error):
 def test_an_ordinal_is_a_number(core, error):
     with pytest.raises(TypeError):
         core.Device(gpu.driver().path, "0", {})
+
+
+BLOCKING_SYNC, NO_TIMING = 1, 2  # CUevent_flags
+
+
+@pytest.mark.parametrize(
+    ("host_waits", "flags"), [(True, BLOCKING_SYNC | NO_TIMING), (False, NO_TIMING)]
+)
+def test_a_thread_that_waits_for_an_event_sleeps(host_waits, flags):
+    device = gpu.open_device("stand-in", comm_core)
+    assert gpu.event_flags(comm_core.Event(device, host_waits).handle) == flags
+
+
+def test_the_host_does_not_wait_for_an_event_that_is_for_the_device():
+    event = comm_core.Event(gpu.open_device("stand-in", comm_core), host_waits=False)
+    with pytest.raises(RuntimeError, match="the host waits for an event of the device"):
+        event.synchronize()
+
+
+@pytest.mark.parametrize("name", gpu.devices())
+def test_a_stream_is_waited_for(name):
+    device = gpu.open_device(name, comm_core)
+    stream, there = comm_core.Stream(device), gpu.empty(1 << 16, np.uint8, name)
+    here = comm_core.PinnedBuffer(device).reserve(1 << 16)[: 1 << 16]
+    here[:] = 1
+    with gpu.shaken(1, 20_000):
+        stream.copy_in(there.address, here)
+        here_again = comm_core.PinnedBuffer(device).reserve(1 << 16)[: 1 << 16]
+        stream.copy_out(here_again, there.address)
+        stream.synchronize()
+    assert (here_again == 1).all()

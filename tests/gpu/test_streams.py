@@ -197,3 +197,9 @@ def test_a_stream_that_is_destroyed_does_what_it_was_given(driver, make):
         handle.destroy()
         assert time.monotonic() - begin < 1
         assert (device.numpy() == 2).all()
+
+
+@pytest.mark.parametrize("kind", ["Stream", "Event"])
+def test_flags_that_cuda_does_not_know_are_refused(driver, kind):
+    with pytest.raises(gpu.DriverError, match=f"cu{kind}Create: error 1, invalid argument"):
+        Handle(driver, kind, 8)

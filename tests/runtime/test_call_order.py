@@ -44,9 +44,9 @@ def calls_of(comm: MPI.Intracomm, patch: pytest.MonkeyPatch) -> list[str]:
 
     patch.setattr(MpiBackend, "step", recorded("step", step))
     patch.setattr(MpiBackend, "start_allreduce", recorded("sum", start_allreduce))
-    patch.setattr("training.Model", Wide)
     roles = roles_of("colocated", comm.size)
-    train(comm, Case(), roles, cuts_of("row", roles), uneven=True, steps=4)
+    cuts = cuts_of("row", roles)
+    train(comm, Case(), roles, cuts, uneven=True, steps=4, make_model=Wide)
     return comm.allgather(",".join(log))
 
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from mpi4py import MPI
+from test_graphs import Parts, dcn, dlrm, step
 from test_trainer import Batches, Scores, batch_of
-from training import Case, train
+from training import Case, Outcome, train
 
 from fourfold.comm.cut import Cut
-from fourfold.runtime import EmbeddingConfig, RolesConfig, TableConfig, Trainer, embedding_bags
+from fourfold.runtime import (
+    EmbeddingConfig,
+    RolesConfig,
+    TableConfig,
+    Trainer,
+    embedding_bags,
+    graphs,
+    trainer,
+)
 from fourfold.runtime.device import Devices, RankDevice
 from fourfold.runtime.errors import Error
+from fourfold.runtime.graphs import StepGraphs
 from fourfold.runtime.roles import Roles
 from fourfold.storage import StorageConfig
 
@@ -64,6 +77,65 @@ def test_a_gpu_gives_the_same_bits_twice_and_in_any_tiers() -> None:
         assert other.losses == one.losses
         for name, rows in one.rows.items():
             np.testing.assert_array_equal(other.rows[name], rows)
+
+
+@pytest.mark.parametrize("storage", [None, StorageConfig(pad_bytes="64KiB", host_bytes="8MiB")])
+def test_graphs_train_the_same_model(
+    storage: StorageConfig | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While other threads take memory and copy; and the same bits twice."""
+    captured = []
+
+    def record(function: graphs.Function, static: tuple[torch.Tensor, ...]) -> graphs.Recording:
+        captured.append(graphs.record(function, static))
+        return captured[-1]
+
+    def run(*, cuda_graphs: bool) -> Outcome:
+        return train(
+            MPI.COMM_SELF,
+            Case(samples=64),
+            ALONE,
+            WHOLE,
+            devices=ON_GPU,
+            storage=storage,
+            steps=20,
+            evaluate_every=5,
+            make_model=Parts,
+            cuda_graphs=cuda_graphs,
+        )
+
+    monkeypatch.setattr(trainer, "StepGraphs", partial(StepGraphs, capture=record))
+    eager, one, two = run(cuda_graphs=False), run(cuda_graphs=True), run(cuda_graphs=True)
+
+    assert [recording.turn for recording in captured] == [19] * 4, "two parts, twice"
+    np.testing.assert_allclose(one.losses, eager.losses, rtol=1e-4)
+    for mine, theirs in zip(one.dense, eager.dense, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+    for name, rows in eager.rows.items():
+        np.testing.assert_allclose(one.rows[name], rows, rtol=1e-4, atol=1e-4)
+    assert two.losses == one.losses
+    for name, rows in one.rows.items():
+        np.testing.assert_array_equal(two.rows[name], rows)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("make", [dlrm, dcn])
+def test_graphs_give_the_outputs_and_gradients_of_the_models(
+    make: Callable[[], torch.nn.Module], autocast: bool
+) -> None:
+    gpu = torch.device("cuda")
+    model = make().to(gpu)
+    parts = StepGraphs(model, gpu)
+    loose = 2e-2 if autocast else 1e-5
+    for number, size in enumerate([5, 7, 7, 7, 3, 7]):
+        with torch.no_grad():  # as an optimizer does
+            for parameter in model.parameters():
+                parameter.mul_(0.9)
+        expected = step(model, size, number, gpu, autocast=autocast)
+        with parts():
+            got = step(model, size, number, gpu, autocast=autocast)
+        for mine, theirs in zip(got, expected, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=loose, atol=loose)
 
 
 def test_a_loss_that_is_not_finite_is_found_in_its_step() -> None:

@@ -18,7 +18,8 @@ from fourfold.runtime.population import Census, TablePopulation, take_census
 from fourfold.runtime.progress import merge
 from fourfold.runtime.roles import Roles
 from fourfold.runtime.table import EmbeddingConfig, TableConfig, complete_tables
-from fourfold.runtime.trainer import TrainConfig, Trainer
+from fourfold.runtime.train_config import TrainConfig
+from fourfold.runtime.trainer import Trainer
 from fourfold.storage import Population, ReclaimConfig
 
 COMM = MPI.COMM_WORLD

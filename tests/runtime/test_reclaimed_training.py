@@ -12,7 +12,7 @@ from torch import Tensor
 from fourfold.runtime import Batch, TableConfig, Trainer, embedding_bags
 from fourfold.runtime.embedding import Embeddings
 from fourfold.runtime.table import EmbeddingConfig
-from fourfold.runtime.trainer import TrainConfig
+from fourfold.runtime.train_config import TrainConfig
 from fourfold.storage import ReclaimConfig, StorageConfig
 
 STEPS, SAMPLES, DIM = 60, 24, 16

@@ -21,7 +21,8 @@ from fourfold.runtime.roles import Roles
 from fourfold.runtime.stopwatch import Stopwatch
 from fourfold.runtime.table import EmbeddingConfig, complete_tables
 from fourfold.runtime.trace import Span, Trace
-from fourfold.runtime.trainer import TrainConfig, Trainer
+from fourfold.runtime.train_config import TrainConfig
+from fourfold.runtime.trainer import Trainer
 
 
 def load(trace: Trace, path: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:

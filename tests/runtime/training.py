@@ -4,7 +4,7 @@ tests."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,7 +21,8 @@ from fourfold.runtime.embedding import Embeddings
 from fourfold.runtime.metrics import Metrics
 from fourfold.runtime.roles import Roles
 from fourfold.runtime.table import EmbeddingConfig, TableConfig, complete_tables
-from fourfold.runtime.trainer import TrainConfig, Trainer
+from fourfold.runtime.train_config import TrainConfig
+from fourfold.runtime.trainer import Trainer
 from fourfold.storage import StorageConfig
 
 torch.set_num_threads(1)  # ranks share the cores
@@ -184,6 +185,8 @@ def train(
     storage: StorageConfig | None = None,
     evaluate_every: int = 0,
     devices: Devices | None = None,
+    make_model: Callable[[int, int], nn.Module] = Model,
+    cuda_graphs: bool = False,
 ) -> Outcome:
     """Train the small model over `comm` and gather the outcome on every rank. Collective."""
     defaults = EmbeddingConfig(
@@ -213,8 +216,14 @@ def train(
     dense_rank = comm.rank in roles.dense
     model = None
     if dense_rank:
-        model = Model(sum(bags.pooled_features[1]), case.dim)
-    config = TrainConfig(batch_size=case.samples, optimizer="adam", lr=0.01, lookahead=lookahead)
+        model = make_model(sum(bags.pooled_features[1]), case.dim)
+    config = TrainConfig(
+        batch_size=case.samples,
+        optimizer="adam",
+        lr=0.01,
+        lookahead=lookahead,
+        cuda_graphs=cuda_graphs,
+    )
     trainer = Trainer(model, bags, config, embedding_lr=0.05)
     source = None
     if dense_rank:
