@@ -5,7 +5,7 @@ Those of the optimizers have a counterpart in test_device_rows.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 import pad_model
@@ -18,6 +18,9 @@ import test_pad_reclaim
 import test_reclaim_tiers
 import test_tiers
 from device_pad import DevicePad
+
+from fourfold.storage import RowSpec
+from fourfold.storage.tier import HostTier
 
 TESTED = (
     test_pad,
@@ -32,6 +35,15 @@ OF_THE_HOST = {
     "test_readers_see_their_rows_until_they_are_released": "more rows fit where indexes are not",
 }
 """Tests of memory that a GPU does not have, and why they are left out."""
+
+
+BESIDE = 112 << 10
+"""Bytes of host memory for what is kept beside the pads of the tests with small host tiers."""
+
+
+def host_tier(specs: Sequence[RowSpec], budget_bytes: int | None) -> HostTier:
+    """Make a host tier with so much room for rows and, besides, what is kept beside the pad."""
+    return HostTier(specs, budget_bytes=None if budget_bytes is None else budget_bytes + BESIDE)
 
 
 def adopt(module: ModuleType) -> None:
@@ -56,4 +68,7 @@ def on_device() -> Iterator[None]:
         for module in (*TESTED, *HELPERS):
             if hasattr(module, "Pad"):
                 patch.setattr(module, "Pad", DevicePad)
+        patch.setattr(test_reclaim_tiers, "HostTier", host_tier)
+        roomy = {tiers: budget + BESIDE for tiers, budget in test_pad_machine.HOST.items()}
+        patch.setattr(test_pad_machine, "HOST", roomy)
         yield
