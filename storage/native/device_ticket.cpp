@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "norms.h"
 #include "tile.h"
 
 namespace ff {
@@ -72,6 +73,7 @@ void DeviceTicket::lay_out_groups(const Ticket& ticket) {
   chunks_ = plan_.add<ChunkPiece>(work_.chunks.size());
   distinct_.at = rows_at_;
   sums_.reserve(device_, work_.sums * sizeof(float));
+  if (ticket.late) norms_.reserve(device_, work_.groups * sizeof(float));
 }
 
 void DeviceTicket::fill(const Ticket& ticket) {
@@ -156,7 +158,7 @@ GroupRows DeviceTicket::rows_of(const Groups& groups) const {
 }
 
 void DeviceTicket::update(const Ticket& ticket, const uint64_t* addresses, Dtype wire,
-                          const std::vector<RunRows>& runs, bool measure, const Stream& step) {
+                          const std::vector<RunRows>& runs, const Stream& step) {
   step.wait(plan_.sent());
   step.wait(used_);
   to_gradients_.clear();
@@ -166,10 +168,7 @@ void DeviceTicket::update(const Ticket& ticket, const uint64_t* addresses, Dtype
   fill_part(to_gradients_, gradients, addresses);
   fill_part(to_gradients_, stepping, runs.data());
   to_gradients_.send(step);
-  const size_t norm_bytes = measure ? work_.groups * sizeof(float) : 0;
-  if (norm_bytes > norms_here_.bytes()) used_.synchronize();
-  norms_.reserve(device_, norm_bytes);
-  norms_here_.reserve(device_, norm_bytes);
+  Norms* const norms = static_cast<Norms*>(ticket.late.get());
   const UpdateArgs args{plan_.device(pieces_),
                         plan_.device(chunks_),
                         work_.chunks.size(),
@@ -182,18 +181,13 @@ void DeviceTicket::update(const Ticket& ticket, const uint64_t* addresses, Dtype
                         plan_.device(entries_),
                         plan_.device(entry_weights_),
                         sums_.as<float>(),
-                        measure ? norms_.as<float>() : nullptr};
+                        norms != nullptr ? norms_.as<float>() : nullptr};
   constexpr size_t WARPS = ROW_THREADS / 32;
   step.launch(kernel_for("sum", wire).c_str(), (work_.chunks.size() + WARPS - 1) / WARPS,
               ROW_THREADS, args);
   step.launch(kernel_for("update", wire).c_str(), work_.pieces.size(), ROW_THREADS, args);
-  if (norm_bytes > 0) step.copy_out(norms_here_.data(), norms_.data(), norm_bytes);
+  if (norms != nullptr) norms->fetch(norms_.as<float>(), step);
   used_.record(step);
-}
-
-const float* DeviceTicket::norms() const {
-  used_.synchronize();
-  return reinterpret_cast<const float*>(norms_here_.data());
 }
 
 }  // namespace ff

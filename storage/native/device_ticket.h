@@ -26,9 +26,7 @@ class DeviceTicket {
   // On the step's stream. runs: the optimizers of this step, and the keys of its noise.
   void gather(const Ticket& ticket, const uint64_t* addresses, Dtype wire, const Stream& step);
   void update(const Ticket& ticket, const uint64_t* addresses, Dtype wire,
-              const std::vector<RunRows>& runs, bool measure, const Stream& step);
-  // Of the last update that measured; waits for it.
-  const float* norms() const;
+              const std::vector<RunRows>& runs, const Stream& step);
 
  private:
   template <class T>
@@ -71,7 +69,6 @@ class DeviceTicket {
   std::vector<Part<char>> borrowed_;
   Parcel to_replies_, to_gradients_;  // what the step adds
   DeviceMemory sums_, norms_;
-  PinnedMemory norms_here_;
   Event used_;  // the device has done what was asked of it last
 };
 
