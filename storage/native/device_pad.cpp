@@ -169,7 +169,7 @@ void DevicePad::copy(const Fetch::Place& from, const Fetch::Place& to) {
 }
 
 void DevicePad::prepare(Ticket& ticket) {
-  if (!ticket.device) ticket.device = std::make_shared<DeviceTicket>(device_, there_);
+  if (!ticket.device) ticket.device = std::make_shared<DeviceTicket>(device_, there_, threads_);
   if (ticket.train && measures()) {
     const std::shared_ptr<Norms> norms = idle_norms();
     norms->expect(ticket, tiles_, *population_);

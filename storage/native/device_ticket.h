@@ -18,7 +18,7 @@ struct DeviceTiles {
 
 class DeviceTicket {
  public:
-  DeviceTicket(const Device& device, const DeviceTiles& tiles);
+  DeviceTicket(const Device& device, const DeviceTiles& tiles, int threads);
   ~DeviceTicket();
 
   // On `copies`, after whatever the last plan was used for.
@@ -40,14 +40,15 @@ class DeviceTicket {
   void lay_out(const Ticket& ticket);
   void lay_out_groups(const Ticket& ticket);
   void fill(const Ticket& ticket);
-  void fill_rows(const Ticket& ticket);
-  void fill_groups(const Ticket& ticket);
+  void add_groups(const Ticket& ticket, Copies& copies) const;
+  void place_absent(const Ticket& ticket);
   size_t lent_bytes(const Ticket& ticket, size_t id) const;
   void send_lent(const Ticket& ticket, const Stream& step);
   GroupRows rows_of(const Groups& groups) const;
 
   const Device& device_;
   const DeviceTiles& tiles_;
+  int threads_;
   std::vector<GatherPiece> replies_;
   UpdateWork work_;
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
+import gpu
+import numpy as np
 import pad_model
 import pytest
 import reclaim_pad
@@ -19,7 +21,7 @@ import test_reclaim_tiers
 import test_tiers
 from device_pad import DevicePad
 
-from fourfold.storage import RowSpec
+from fourfold.storage import SGD, RowSpec, RowWiseAdagrad, Segment, SegmentedRequest, Uniform
 from fourfold.storage.tier import HostTier
 
 TESTED = (
@@ -72,3 +74,37 @@ def on_device() -> Iterator[None]:
         roomy = {tiers: budget + BESIDE for tiers, budget in test_pad_machine.HOST.items()}
         patch.setattr(test_pad_machine, "HOST", roomy)
         yield
+
+
+SPARE = 1.25
+"""Memory is taken with so much room to grow."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "rows", "grouped"),
+    [
+        ({}, 8, 28),  # addresses of rows; besides, of groups, with first entry and entries
+        ({"optimizer": RowWiseAdagrad()}, 12, 32),  # slots, too
+        ({"dtype": "bf16"}, 16, 36),  # ids, too
+    ],
+)
+def test_bytes_that_a_plan_sends_for_an_id(fields: dict, rows: int, grouped: int) -> None:
+    """Only what kernels read: of distinct ids, and of those that two requesters name."""
+    n = 100_000
+    spec = RowSpec(**{"table": 0, "name": "t", "dim": 1, "rows": n, "init": Uniform(0.1),
+                      "optimizer": SGD()} | fields)  # fmt: skip
+    ids = np.arange(n)
+    for segments, expected in (
+        ([Segment(0, ids)], rows),
+        ([Segment(0, ids[: n // 2]), Segment(0, ids[n // 2 :])], grouped),
+    ):
+        pad = DevicePad([spec], budget_bytes=8 << 20)
+        request = SegmentedRequest.of(segments)
+        first = pad.plan(request, True)  # bears the rows
+        before = gpu.held_bytes(pinned=True)
+        second = pad.plan(request, True)
+        sent = (gpu.held_bytes(pinned=True) - before) / n / SPARE
+        pad.release(first)
+        pad.release(second)
+        del pad, first, second
+        assert expected <= sent < expected + 0.5  # and what there is of each block
