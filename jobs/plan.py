@@ -109,7 +109,7 @@ def as_text(report: Report) -> str:
     holders = list(report.roles.embedding)
     spread: list[tuple[str, ...]] = [("per embedding rank", "min", "mean", "max", "max/mean")]
     spread += [
-        _spread(f"bytes, {tier} tier", held[holders], show_bytes)
+        _spread(f"bytes, {tier}", held[holders], show_bytes)
         for tier, held in prediction.tier_bytes.items()
     ]
     spread += _pads(report, holders)

@@ -178,7 +178,7 @@ def embedding_bags(
     stored = on_device(storage, rows_device)
     loads = table_loads(complete, features, reclaim=reclaim)
     work = Workload(batch_size=1024 * len(assigned.dense))
-    room = joint_budget(loads, stored)
+    room = joint_budget(loads, stored, rows_device)
     check_budget(reclaim, stored)
     turnover = Turnover(reclaim, complete, tuple(loads), 1, work.batch_size, room)
     _, planned = first_that_fits(

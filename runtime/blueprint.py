@@ -36,6 +36,7 @@ from fourfold.runtime.tiers import (
     joint_budget,
     on_device,
     shown_name,
+    sole_tier,
 )
 from fourfold.runtime.turnover import RankTurnover, Turnover, first_that_fits
 from fourfold.runtime.world import World
@@ -95,7 +96,8 @@ def make_blueprint(job: Job, world: World, roles: Roles, *, needs_data: bool = F
         dense_parameters=sum(p.numel() for p in model.parameters()),
     )
     stats, loads, lookups = _look_at_data(job, tables, features, needs_data)
-    memory, batches = joint_budget(loads, storage_of(job)), job.train.lookahead + 1
+    memory = joint_budget(loads, storage_of(job), job.world.rows_device)
+    batches = job.train.lookahead + 1
     samples = batches * workload.batch_size
     turnover = Turnover(job.reclaim, tables, tuple(loads), batches, samples, memory)
     try:
@@ -138,7 +140,7 @@ def _place(
     config: PlacementConfig,
 ) -> _Placed:
     """Place the tables, and say what that needs."""
-    storage = storage_of(job)
+    storage, device = storage_of(job), job.world.rows_device
 
     def place(loads: list[TableLoad]) -> tuple[Plan, TierDemand | None]:
         plan = plan_or_load(
@@ -150,11 +152,14 @@ def _place(
             config=config,
             budget_bytes=turnover.memory,
         )
-        if storage.pad_bytes is None:
-            tiers, held = None, _shown(plan.prediction.tier_bytes, job)
-        else:
-            tiers = demand(plan.placement, loads, workload, storage, job.train.lookahead)
-            held = _shown(tiers.tier_bytes, job)
+        tiers, held = None, plan.prediction.tier_bytes
+        if storage.pad_bytes is not None:
+            tiers = demand(plan.placement, loads, workload, storage, job.train.lookahead, device)
+            held = tiers.tier_bytes
+        elif device == "cuda":
+            held = sole_tier(plan.placement, loads, storage)
+        held = _shown(held, job)
+        if tiers is not None:
             tiers = dataclasses.replace(tiers, tier_bytes=held)
         prediction = dataclasses.replace(plan.prediction, tier_bytes=held)
         return dataclasses.replace(plan, prediction=prediction), tiers

@@ -27,7 +27,7 @@ def introduce(
         f" ({dynamic} dynamic), lookups {blueprint.lookups}",
         f"rows take up to {show_bytes(int(held.max()))} on a rank if tables reach their expected"
         " size",
-        *_pad_line(job),
+        *_pad_line(job, blueprint, roles),
         *plan.placement.describe(plan.prediction.table_bytes).splitlines(),
         *(blueprint.turnover.describe(roles.embedding) if blueprint.turnover else ()),
     ):
@@ -38,8 +38,12 @@ def introduce(
         folder.console.line(describe_hashing(job.data.hashed))
 
 
-def _pad_line(job: Job) -> list[str]:
-    """Say how much memory of a GPU rows may take."""
+def _pad_line(job: Job, blueprint: Blueprint, roles: Roles) -> list[str]:
+    """Say how much memory of a GPU rows may take, and of the host what is kept beside them."""
     if job.world.rows_device == "cpu" or job.storage.pad_budget is None:
         return []
-    return [f"rows may take {show_bytes(job.storage.pad_budget)} of GPU memory on a rank"]
+    host = blueprint.plan.prediction.tier_bytes["host"][list(roles.embedding)]
+    return [
+        f"rows may take {show_bytes(job.storage.pad_budget)} of GPU memory on a rank; host memory"
+        f" has up to {show_bytes(int(host.max()))} for what is beside and below them"
+    ]

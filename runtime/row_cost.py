@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fourfold.runtime.load import INDEX_BYTES, META_BYTES, TableLoad, padded
 from fourfold.storage import StorageConfig
+
+if TYPE_CHECKING:
+    from fourfold.runtime.tiers import Kind
 
 RESIDENT_BYTES = 22
 """Kept beside every slot of the pad: who lives there and when it was used."""
@@ -21,6 +25,11 @@ ARRIVAL_BYTES = 24
 BLOCK_BYTES, MANY_BLOCKS = 64 << 10, 1024
 """Memory of a tier comes in blocks of this size, smaller where the budget is small."""
 LEAST_BLOCK_BYTES, MOST_BLOCK_BYTES = 4 << 10, 2 << 20
+SOLE_BLOCKS = 64
+"""Blocks of one tier are at most this share of its budget, and of dynamic tables at most half of
+the most bytes."""
+BORN_BYTES = 1 / 8
+"""Kept in one tier of every row of a static table: whether it has been born."""
 PAGE_BYTES = 4096
 """Records of the file come in pages of this size, or of several times it if they are larger."""
 STORED_BYTES = 16
@@ -47,6 +56,8 @@ class RowCost:
     """Of a block of the pad,"""
     pad_beside: float
     """and kept beside each byte of it,"""
+    pad_in_host: float
+    """the same where it is in host memory, because the pad is the memory of a GPU,"""
     host: float
     """of a block of the host tier,"""
     host_beside: float
@@ -61,18 +72,32 @@ class RowCost:
     """Without gaps."""
 
     @staticmethod
-    def of(table: TableLoad, dim: int, storage: StorageConfig) -> RowCost:
-        """Price a row `dim` columns wide."""
+    def of(table: TableLoad, dim: int, storage: StorageConfig, device: Kind = "cpu") -> RowCost:
+        """Price a row `dim` columns wide. device: in whose memory the pad is."""
         state = table.row_state_bytes + META_BYTES
         row = padded(dim * table.weight_bytes) + padded(dim * table.state_bytes) + state
         record = dim * (table.weight_bytes + table.state_bytes) + state
         lined = -(-record // 16) * 16 + META_BYTES
-        pad = _in_blocks(row, RESIDENT_BYTES, INDEX_BYTES, storage.pad_budget)
-        beside = INDEX_BYTES + ARRIVAL_BYTES
-        host = _in_blocks(lined, WAITING_BYTES, beside, storage.host_budget)
         dynamic = table.rows is None
+        if storage.pad_bytes is None:
+            block = _sole_block(row, table.rows, storage.pad_budget)
+            pad = _in_blocks(row, 0, INDEX_BYTES if dynamic else BORN_BYTES, block)
+        else:
+            block = _block(row, storage.pad_budget)
+            pad = _in_blocks(row, RESIDENT_BYTES, INDEX_BYTES, block)
+        there = (0.0, pad[1] + _metadata(row, block)) if device == "cuda" else (pad[1], 0.0)
+        beside = INDEX_BYTES + ARRIVAL_BYTES
+        host = _in_blocks(lined, WAITING_BYTES, beside, _block(lined, storage.host_budget))
         key, place = (INDEX_BYTES, 0) if dynamic else (0, PLACE_BYTES)
-        return RowCost(*pad, *host, _in_pages(record), key * RESERVE, place, record)
+        return RowCost(pad[0], *there, *host, _in_pages(record), key * RESERVE, place, record)
+
+
+def pad_memory(storage: StorageConfig, costs: Sequence[RowCost]) -> float:
+    """Give the host memory that is set aside for what is kept beside the pad of a GPU.
+
+    costs: of the tiles of a rank. 0 on a CPU, where it is part of the pad.
+    """
+    return (storage.pad_budget or 0) * max((cost.pad_in_host for cost in costs), default=0.0)
 
 
 def file_memory(storage: StorageConfig, costs: Sequence[RowCost]) -> float:
@@ -97,20 +122,43 @@ def file_memory(storage: StorageConfig, costs: Sequence[RowCost]) -> float:
     return buffers + TABLE_BYTES + written * WRITTEN_BYTES + slack + pages
 
 
-def _in_blocks(row: int, per_slot: int, per_row: int, budget: int | None) -> tuple[float, float]:
+def _in_blocks(row: int, per_slot: int, per_row: float, block: int) -> tuple[float, float]:
     """Give the bytes of a row in a block, and what is kept beside each byte of the block.
 
     Slots of a block are a power of two.
     """
+    rows = max(1, block // row)
+    slots = 1 << (rows - 1).bit_length()
+    return block / rows, (slots * per_slot + rows * per_row) / block
+
+
+def _metadata(row: int, block: int) -> float:
+    """Give the memory of metadata that is not in its block, beside each byte of the block.
+
+    It takes the pages that it would lie on in the block, at the end of that.
+    """
+    rows = max(1, block // row)
+    before = min(rows * (row - META_BYTES), block - rows * META_BYTES)
+    end = before + rows * META_BYTES
+    return (-(-end // PAGE_BYTES) - before // PAGE_BYTES) * PAGE_BYTES / block
+
+
+def _sole_block(row: int, rows: int | None, budget: int | None) -> int:
+    """Give the bytes of a block of rows that have one tier; `rows` None: of dynamic tables."""
+    most = MOST_BLOCK_BYTES if budget is None else _floor(budget // SOLE_BLOCKS)
+    enough = MOST_BLOCK_BYTES // 2 if rows is None else _floor(rows * row // 8)
+    wanted = max(min(most, enough), 1 << (8 * row - 1).bit_length())
+    return min(max(wanted, LEAST_BLOCK_BYTES), MOST_BLOCK_BYTES)
+
+
+def _block(row: int, budget: int | None) -> int:
+    """Give the bytes of a block of rows that have tiers below or above them."""
     wanted = MOST_BLOCK_BYTES
     if budget is not None:
         few, small = budget // MANY_BLOCKS, budget // 64
         wanted = min(max(BLOCK_BYTES, _floor(few)), _floor(small))
     wanted = max(wanted, 1 << (8 * row - 1).bit_length())
-    block = min(max(wanted, LEAST_BLOCK_BYTES), MOST_BLOCK_BYTES)
-    rows = max(1, block // row)
-    slots = 1 << (rows - 1).bit_length()
-    return block / rows, (slots * per_slot + rows * per_row) / block
+    return min(max(wanted, LEAST_BLOCK_BYTES), MOST_BLOCK_BYTES)
 
 
 def _floor(n: int) -> int:

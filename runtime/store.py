@@ -56,12 +56,16 @@ class Store:
 
     @property
     def bytes(self) -> dict[str, int]:
-        """Bytes that count against the budgets, by tier as people name it."""
+        """Bytes that count against the budgets, by tier as people name it.
+
+        "host" is there for a GPU without a host tier, too: what is kept beside the rows.
+        """
         parts = (self.pad, self.host, self.file)
-        return {
+        taken = {
             shown_name(tier, self.tiers, self._device): part.bytes if part else 0
             for tier, part in zip(self.tiers, parts, strict=False)
         }
+        return taken if "host" in taken else taken | {"host": self.pad.beside_bytes}
 
     def trace(self, trace: Trace | None) -> None:
         """Record what the pad's threads do; None ends it."""

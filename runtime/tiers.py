@@ -3,10 +3,11 @@
 A row lives in one tier, so the tiers' rooms add up. Any row may be in any of them: the pad is full
 first, then the host tier, and the file has the rest. Host memory also has the index of the file.
 
-A rank with a GPU has its pad in the GPU's memory, and below it only the tiers that the job names:
-without `storage.host_bytes` there is one tier, the GPU's memory. Without `storage.pad_bytes` the
-pad takes a share of what is free there. On a CPU the pad is host memory, and a job without it has
-one tier, of `storage.host_bytes`.
+A rank with a GPU has its pad in the GPU's memory, and what is kept beside it (index, metadata, who
+leaves next) in host memory. Below the pad it has only the tiers that the job names: without
+`storage.host_bytes` there is one tier, the GPU's memory, and nothing limits what is beside it.
+Without `storage.pad_bytes` the pad takes a share of what is free there. On a CPU the pad is host
+memory, and a job without it has one tier, of `storage.host_bytes`.
 
 Letters: R ranks of the world.
 """
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from fourfold.comm.errors import PlacementError
 from fourfold.comm.placement import Placement
 from fourfold.runtime.load import TableLoad, Workload
-from fourfold.runtime.row_cost import RowCost, file_memory
+from fourfold.runtime.row_cost import RowCost, file_memory, pad_memory
 from fourfold.runtime.units import show_bytes
 from fourfold.storage import StorageConfig
 
@@ -97,14 +98,17 @@ class TierDemand:
         return text
 
 
-def joint_budget(tables: Sequence[TableLoad], storage: StorageConfig) -> int | None:
+def joint_budget(
+    tables: Sequence[TableLoad], storage: StorageConfig, device: Kind = "cpu"
+) -> int | None:
     """Give the bytes of rows, as `TableLoad` counts them, that fit a rank's tiers together.
 
-    None: no limit. Nearly exact for one table, an underestimate for a mix of them.
+    device: in whose memory the pad is. None: no limit. Nearly exact for one table, an underestimate
+    for a mix of them.
     """
     if storage.pad_bytes is None or storage.budget_bytes is None or not tables:
         return storage.budget_bytes
-    costs = [RowCost.of(table, table.dim, storage) for table in tables]
+    costs = [RowCost.of(table, table.dim, storage, device) for table in tables]
     counted = [table.row_bytes(table.dim) for table in tables]
     pad, host, file, key, place = (
         max(float(getattr(cost, name)) / n for cost, n in zip(costs, counted, strict=True))
@@ -113,10 +117,10 @@ def joint_budget(tables: Sequence[TableLoad], storage: StorageConfig) -> int | N
     beside = 1 + max(cost.host_beside for cost in costs)
     host, key, place = host * beside, key * beside, place * beside
     in_pad = (storage.pad_budget or 0) / pad / (1 + max(cost.pad_beside for cost in costs))
-    memory = float(storage.host_budget or 0)
+    taken = (pad_memory(storage, costs) + file_memory(storage, costs)) * beside
+    memory = max(0.0, (storage.host_budget or 0) - taken)
     if storage.file_budget is None:
         return math.floor(in_pad + memory / host)
-    memory = max(0.0, memory - file_memory(storage, costs) * beside)
     key = max(0.0, key - place)  # no row has both in the index
     in_file = storage.file_budget / file
     total = (in_pad + in_file + (memory - in_file * key) / host) / (1 + place / host)
@@ -131,22 +135,17 @@ def demand(
     workload: Workload,
     storage: StorageConfig,
     lookahead: int,
+    device: Kind = "cpu",
 ) -> TierDemand:
     """Say what a placement needs of pad, host and file.
 
-    Raises PlacementError if the rows of some rank do not fit its tiers together, with what is
-    missing. Needs `storage.pad_bytes`.
+    device: in whose memory the pad is. Raises PlacementError if the rows of some rank do not fit
+    its tiers together, with what is missing. Needs `storage.pad_bytes`.
     """
     size = placement.world_size
     tier_bytes = {tier: np.zeros(size, np.int64) for tier in storage.tiers}
     rows, batch, ahead = (np.zeros(size, np.int64) for _ in range(3))
-    held_by: list[list[_Held]] = [[] for _ in range(size)]
-    for tile in placement.tiles:
-        table = tables[tile.table]
-        held = _Held(table, tile.buckets, RowCost.of(table, tile.dim, storage))
-        for rank in tile.ranks:
-            held_by[rank].append(held)
-    for rank, tiles in enumerate(held_by):
+    for rank, tiles in enumerate(_held_by(placement, tables, storage, device)):
         if not tiles:
             continue
         rows[rank] = sum(held.rows for held in tiles)
@@ -155,6 +154,35 @@ def demand(
         for tier, num_bytes in _fill(tiles, storage, rank).items():
             tier_bytes[tier][rank] = num_bytes
     return TierDemand(tier_bytes, rows, batch, ahead, lookahead)
+
+
+def sole_tier(
+    placement: Placement, tables: Sequence[TableLoad], storage: StorageConfig
+) -> dict[str, Bytes]:
+    """Say what a placement needs on GPUs where their memory is the only tier.
+
+    Gives (R,) bytes of every rank: "pad", and "host" for what is kept beside it.
+    """
+    held_by = _held_by(placement, tables, storage, "cuda")
+    pad = [sum(held.rows * held.cost.pad for held in tiles) for tiles in held_by]
+    host = [
+        sum(held.rows * held.cost.pad * held.cost.pad_in_host for held in tiles)
+        for tiles in held_by
+    ]
+    return {"pad": np.ceil(pad).astype(np.int64), "host": np.ceil(host).astype(np.int64)}
+
+
+def _held_by(
+    placement: Placement, tables: Sequence[TableLoad], storage: StorageConfig, device: Kind
+) -> list[list[_Held]]:
+    """Give the tiles of every rank."""
+    held_by: list[list[_Held]] = [[] for _ in range(placement.world_size)]
+    for tile in placement.tiles:
+        table = tables[tile.table]
+        held = _Held(table, tile.buckets, RowCost.of(table, tile.dim, storage, device))
+        for rank in tile.ranks:
+            held_by[rank].append(held)
+    return held_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +224,13 @@ def _fill(tiles: Sequence[_Held], storage: StorageConfig, rank: int) -> dict[str
     pad = min(every["pad"], storage.pad_budget or math.inf)
     left = 1 - pad / every["pad"]
     room = math.inf if storage.host_budget is None else storage.host_budget
-    memory = file_memory(storage, costs) * beside
+    memory = (pad_memory(storage, costs) + file_memory(storage, costs)) * beside
     if left * every["host"] + memory <= room:
         host = math.ceil(left * every["host"] + memory)
         filled = {"pad": math.floor(pad), "host": host, "file": 0}
         return {tier: filled[tier] for tier in storage.tiers}
     if storage.file_budget is None:
-        raise _too_small(tiles, storage, rank, "host", left * every["host"])
+        raise _too_small(tiles, storage, rank, "host", left * every["host"] + memory)
     index = memory + every["place"] + left * every["key"]
     if index > room:
         raise _too_small(tiles, storage, rank, "host", index, " for the index of the file")

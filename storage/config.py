@@ -34,8 +34,8 @@ class StorageConfig:
     pad_bytes: int | str | None = None
     """Most bytes of the pad, the memory that training reads and writes. None: one tier."""
     host_bytes: int | str | None = None
-    """Most bytes of host memory that rows may take besides the pad, with their indexes. None: no
-    limit."""
+    """Most bytes of host memory that rows may take besides the pad, with their indexes, and with
+    what is kept beside the pad of a GPU. None: no limit."""
     file_bytes: int | str | None = None
     """Most bytes of the file. None: no file. Needs `pad_bytes` and `host_bytes`."""
     folder: str = ""

@@ -47,7 +47,7 @@ class Pad:
         reclaim: which rows are forgotten, and when; None: none.
         device: the GPU in whose memory the rows lie; None: they lie in memory of the host. Then
             `budget_bytes` must be given, and are taken at once; what is kept beside rows is in
-            memory of the host and not counted. Replies and gradients are in the GPU's memory.
+            memory of the host (`beside_bytes`). Replies and gradients are in the GPU's memory.
         stream: of that GPU (`CUstream`), on which `gather` and `update` are enqueued; 0: the
             default one.
         threads: threads of every call.
@@ -206,6 +206,14 @@ class Pad:
     def bytes(self) -> int:
         """Bytes that count against the budget."""
         return self._native.bytes
+
+    @property
+    def beside_bytes(self) -> int:
+        """Bytes of host memory that are kept beside rows of a GPU; 0 where rows are there, too.
+
+        They count against the budget of the host tier; without one there is no limit.
+        """
+        return self._native.beside_bytes
 
     @property
     def huge_pages(self) -> bool:

@@ -79,6 +79,7 @@ std::unique_lock<std::mutex> Pad::settled() const {
     lock.lock();
   }
   if (tiers_) tiers_->check();
+  if (population_) population_->settle();
   return lock;
 }
 

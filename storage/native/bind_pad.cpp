@@ -313,6 +313,7 @@ void bind_pad(nb::module_& m) {
           "tile"_a, "Admitted, refused, expired, reclaimed, since the start.")
       .def("record_bytes", &Pad::record_bytes, "tile"_a)
       .def_prop_ro("bytes", [](const Pad& pad) { return pad.pool().held(); })
+      .def_prop_ro("beside_bytes", [](const Pad& pad) { return pad.pool().beside(); })
       .def_prop_ro("huge_pages", [](const Pad& pad) { return pad.pool().huge_pages(); });
 }
 

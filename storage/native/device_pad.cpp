@@ -169,8 +169,20 @@ void DevicePad::copy(const Fetch::Place& from, const Fetch::Place& to) {
 }
 
 void DevicePad::prepare(Ticket& ticket) {
-  if (!ticket.device) ticket.device = std::make_shared<DeviceTicket>(device_, there_);
+  if (!ticket.device) ticket.device = std::make_shared<DeviceTicket>(device_, there_, threads_);
+  if (ticket.train && measures()) {
+    const std::shared_ptr<Norms> norms = idle_norms();
+    norms->expect(ticket, tiles_, *population_);
+    ticket.late = norms;
+  }
   ticket.device->send(ticket, copies_);
+}
+
+// Under the pad's mutex, as everything is that takes or drops one.
+std::shared_ptr<Norms> DevicePad::idle_norms() {
+  for (const auto& norms : norms_)
+    if (norms.use_count() == 1) return norms;
+  return norms_.emplace_back(std::make_shared<Norms>(device_, threads_));
 }
 
 // The moment after which rows of released tickets are final: what moves rows waits for it.
@@ -190,12 +202,11 @@ void DevicePad::gather(const Ticket& ticket, const uint64_t* addresses, Dtype wi
 void DevicePad::update(Ticket& ticket, const uint64_t* addresses, Dtype wire, float lr,
                        uint64_t step_number, uint64_t stream) {
   const Stream step(device_, stream);
-  const bool measure = population_ != nullptr && population_->by_gradient();
   const std::vector<RunRows> runs = runs_of(ticket, addresses, wire, lr, step_number);
   step.wait(mover_.arrived());
-  ticket.device->update(ticket, addresses, wire, runs, measure, step);
+  ticket.device->update(ticket, addresses, wire, runs, step);
   used(step);
-  if (population_ != nullptr) touch(ticket);
+  if (population_ != nullptr && !measures()) touch(ticket);
 }
 
 std::vector<RunRows> DevicePad::runs_of(const Ticket& ticket, const uint64_t* addresses, Dtype wire,
@@ -218,16 +229,14 @@ std::vector<RunRows> DevicePad::runs_of(const Ticket& ticket, const uint64_t* ad
   return runs;
 }
 
-// What the batch says of its rows' worth.
+// What the batch says of its rows' worth, unless their gradients do.
 void DevicePad::touch(Ticket& ticket) const {
-  const float* norms = population_->by_gradient() ? ticket.device->norms() : nullptr;
   ticket.touches.resize(1);
   for (size_t r = 0; r < ticket.runs.size(); ++r) {
     const Run& run = ticket.runs[r];
     if (population_->reclaims(run.tile))
       population_->touch(ticket, {r, run.group_begin, run.group_end}, tiles_[run.tile]->view(),
-                         norms, ticket.touches[0]);
-    if (norms != nullptr) norms += run.group_end - run.group_begin;
+                         nullptr, ticket.touches[0]);
   }
 }
 

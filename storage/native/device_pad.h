@@ -14,6 +14,7 @@
 #include "crossover.h"
 #include "device_ticket.h"
 #include "mapping.h"
+#include "norms.h"
 #include "pinned_chunks.h"
 #include "row_memory.h"
 #include "row_mover.h"
@@ -67,6 +68,8 @@ class DevicePad : public RowMemory {
   std::vector<RunRows> runs_of(const Ticket& ticket, const uint64_t* addresses, Dtype wire,
                                float lr, uint64_t step) const;
   void touch(Ticket& ticket) const;
+  bool measures() const { return population_ != nullptr && population_->by_gradient(); }
+  std::shared_ptr<Norms> idle_norms();
 
   const Device& device_;
   const TileList& tiles_;
@@ -75,6 +78,7 @@ class DevicePad : public RowMemory {
   Stream copies_;
   Event released_;
   RowMover mover_;
+  std::vector<std::shared_ptr<Norms>> norms_;  // those that nobody else has serve again
 
   std::unique_ptr<PinnedChunks> records_;  // none: all are out of the device's sight
   mutable std::mutex crossover_mutex_;

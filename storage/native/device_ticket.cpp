@@ -3,10 +3,37 @@
 #include <algorithm>
 #include <cstring>
 
+#include "norms.h"
+#include "parallel.h"
 #include "tile.h"
 
 namespace ff {
 namespace {
+
+// What kernels look at, beyond where rows lie, of the runs that `holds` is true for.
+struct Needs {
+  bool slots = false, ids = false;
+
+  template <class Holds>
+  static Needs of(const Ticket& ticket, const std::vector<TileRows>& tiles, Holds&& holds) {
+    Needs needs;
+    for (const Run& run : ticket.runs) {
+      if (!holds(run)) continue;
+      const TileRows& tile = tiles[run.tile];
+      needs.slots |= tile.element_states > 0 || tile.row_states > 0;
+      needs.ids |= tile.dtype != Dtype::fp32;
+    }
+    return needs;
+  }
+};
+
+// Whether sums are asked for: without any, nobody reads the ids' weights.
+bool sums_replies(const Ticket& ticket) {
+  return std::any_of(ticket.segments.begin(), ticket.segments.end(),
+                     [](const Segment& segment) { return segment.reply && segment.pooled; });
+}
+
+constexpr size_t GRAIN = 65536;  // ids worth a thread
 
 template <class T>
 void fill_part(const Parcel& parcel, Parcel::Part<T> part, const T* from) {
@@ -15,9 +42,10 @@ void fill_part(const Parcel& parcel, Parcel::Part<T> part, const T* from) {
 
 }  // namespace
 
-DeviceTicket::DeviceTicket(const Device& device, const DeviceTiles& tiles)
+DeviceTicket::DeviceTicket(const Device& device, const DeviceTiles& tiles, int threads)
     : device_(device),
       tiles_(tiles),
+      threads_(threads),
       plan_(device),
       lent_(device),
       to_replies_(device),
@@ -33,7 +61,7 @@ DeviceTicket::~DeviceTicket() {
 
 void DeviceTicket::send(const Ticket& ticket, const Stream& copies) {
   cut_replies(ticket, tiles_.rows, device_.processors(), replies_);
-  if (ticket.train) cut_updates(ticket, tiles_.rows, device_.processors(), work_);
+  if (ticket.train) cut_updates(ticket, tiles_.rows, device_.processors(), threads_, work_);
   copies.wait(used_);
   lay_out(ticket);
   fill(ticket);
@@ -48,8 +76,9 @@ void DeviceTicket::lay_out(const Ticket& ticket) {
   lent_.open();
   plan_.clear();
   rows_at_ = plan_.add<char*>(ticket.rows_at.size());
-  offsets_ = plan_.add<int64_t>(ticket.offsets.size());
-  weights_ = plan_.add<float>(ticket.weights.size());
+  const bool sums = sums_replies(ticket);
+  offsets_ = plan_.add<int64_t>(sums ? ticket.offsets.size() : 0);
+  weights_ = plan_.add<float>(sums ? ticket.weights.size() : 0);
   absent_ = plan_.add<char>(ticket.missing > 0 ? ticket.absent.size() : 0);
   segments_ = plan_.add<SegmentRows>(ticket.segments.size());
   reply_pieces_ = plan_.add<GatherPiece>(replies_.size());
@@ -58,13 +87,15 @@ void DeviceTicket::lay_out(const Ticket& ticket) {
 }
 
 void DeviceTicket::lay_out_groups(const Ticket& ticket) {
-  const bool distinct = std::any_of(ticket.runs.begin(), ticket.runs.end(),
-                                    [](const Run& run) { return run.distinct; });
-  distinct_.slots = plan_.add<uint32_t>(distinct ? ticket.slots.size() : 0);
-  distinct_.ids = plan_.add<uint64_t>(distinct ? ticket.ids.size() : 0);
+  const Needs distinct =
+      Needs::of(ticket, tiles_.rows, [](const Run& run) { return run.distinct; });
+  const Needs grouped =
+      Needs::of(ticket, tiles_.rows, [](const Run& run) { return !run.distinct; });
+  distinct_.slots = plan_.add<uint32_t>(distinct.slots ? ticket.slots.size() : 0);
+  distinct_.ids = plan_.add<uint64_t>(distinct.ids ? ticket.ids.size() : 0);
   grouped_.at = plan_.add<char*>(ticket.group_at.size());
-  grouped_.slots = plan_.add<uint32_t>(ticket.group_slot.size());
-  grouped_.ids = plan_.add<uint64_t>(ticket.group_id.size());
+  grouped_.slots = plan_.add<uint32_t>(grouped.slots ? ticket.group_slot.size() : 0);
+  grouped_.ids = plan_.add<uint64_t>(grouped.ids ? ticket.group_id.size() : 0);
   first_ = plan_.add<uint32_t>(ticket.group_first.size());
   entries_ = plan_.add<Entry>(ticket.entries.size());
   entry_weights_ = plan_.add<float>(ticket.entry_weight.size());
@@ -72,50 +103,54 @@ void DeviceTicket::lay_out_groups(const Ticket& ticket) {
   chunks_ = plan_.add<ChunkPiece>(work_.chunks.size());
   distinct_.at = rows_at_;
   sums_.reserve(device_, work_.sums * sizeof(float));
+  if (ticket.late) norms_.reserve(device_, work_.groups * sizeof(float));
 }
 
 void DeviceTicket::fill(const Ticket& ticket) {
-  fill_rows(ticket);
-  fill_part(plan_, offsets_, ticket.offsets.data());
-  fill_part(plan_, weights_, ticket.weights.data());
-  fill_part(plan_, reply_pieces_, replies_.data());
+  Copies copies(plan_);
+  copies.add(rows_at_, ticket.rows_at.data());
+  copies.add(absent_, ticket.absent.data());
+  copies.add(offsets_, ticket.offsets.data());
+  copies.add(weights_, ticket.weights.data());
+  copies.add(reply_pieces_, replies_.data());
+  if (ticket.train) add_groups(ticket, copies);
+  copies.run(threads_);
+  place_absent(ticket);
   for (size_t s = 0; s < ticket.segments.size(); ++s) {
     const Segment& segment = ticket.segments[s];
     const TileRows& tile = tiles_.rows[segment.tile];
     plan_.host(segments_)[s] = {segment.id_begin, segment.first_bag, tile.dim, tile.dtype,
                                 segment.pooled};
   }
-  if (ticket.train) fill_groups(ticket);
 }
 
-// Where rows lie; for ids that have none, what they read.
-void DeviceTicket::fill_rows(const Ticket& ticket) {
-  fill_part(plan_, rows_at_, ticket.rows_at.data());
-  fill_part(plan_, absent_, ticket.absent.data());
+void DeviceTicket::add_groups(const Ticket& ticket, Copies& copies) const {
+  copies.add(distinct_.slots, ticket.slots.data());
+  copies.add(distinct_.ids, ticket.ids.data());
+  copies.add(grouped_.at, ticket.group_at.data());
+  copies.add(grouped_.slots, ticket.group_slot.data());
+  copies.add(grouped_.ids, ticket.group_id.data());
+  copies.add(first_, ticket.group_first.data());
+  copies.add(entries_, ticket.entries.data());
+  copies.add(entry_weights_, ticket.entry_weight.data());
+  copies.add(pieces_, work_.pieces.data());
+  copies.add(chunks_, work_.chunks.data());
+}
+
+// What ids that have no row read, and those whose row is not in the pad.
+void DeviceTicket::place_absent(const Ticket& ticket) {
   char** const rows = plan_.host(rows_at_);
-  if (ticket.missing > 0) {
-    const char* const absent = ticket.absent.data();
-    for (size_t i = 0; i < ticket.slots.size(); ++i) {
+  const char* const absent = ticket.absent.data();
+  const size_t n = ticket.missing > 0 ? ticket.slots.size() : 0;
+  parallel_for(threads_, n, GRAIN, [&](size_t begin, size_t end, int) {
+    for (size_t i = begin; i < end; ++i) {
       if (ticket.slots[i] != Tile::NONE) continue;
       const bool newborn = rows[i] >= absent && rows[i] < absent + absent_.count;
       rows[i] = newborn ? plan_.device(absent_) + (rows[i] - absent) : tiles_.zeros.data();
     }
-  }
+  });
   for (size_t b = 0; b < borrowed_.size(); ++b)
     rows[ticket.borrowed[b].first] = lent_.device(borrowed_[b]);
-}
-
-void DeviceTicket::fill_groups(const Ticket& ticket) {
-  fill_part(plan_, distinct_.slots, ticket.slots.data());
-  fill_part(plan_, distinct_.ids, ticket.ids.data());
-  fill_part(plan_, grouped_.at, ticket.group_at.data());
-  fill_part(plan_, grouped_.slots, ticket.group_slot.data());
-  fill_part(plan_, grouped_.ids, ticket.group_id.data());
-  fill_part(plan_, first_, ticket.group_first.data());
-  fill_part(plan_, entries_, ticket.entries.data());
-  fill_part(plan_, entry_weights_, ticket.entry_weight.data());
-  fill_part(plan_, pieces_, work_.pieces.data());
-  fill_part(plan_, chunks_, work_.chunks.data());
 }
 
 // Of the weights in a record that an id of the request borrows.
@@ -156,7 +191,7 @@ GroupRows DeviceTicket::rows_of(const Groups& groups) const {
 }
 
 void DeviceTicket::update(const Ticket& ticket, const uint64_t* addresses, Dtype wire,
-                          const std::vector<RunRows>& runs, bool measure, const Stream& step) {
+                          const std::vector<RunRows>& runs, const Stream& step) {
   step.wait(plan_.sent());
   step.wait(used_);
   to_gradients_.clear();
@@ -166,10 +201,7 @@ void DeviceTicket::update(const Ticket& ticket, const uint64_t* addresses, Dtype
   fill_part(to_gradients_, gradients, addresses);
   fill_part(to_gradients_, stepping, runs.data());
   to_gradients_.send(step);
-  const size_t norm_bytes = measure ? work_.groups * sizeof(float) : 0;
-  if (norm_bytes > norms_here_.bytes()) used_.synchronize();
-  norms_.reserve(device_, norm_bytes);
-  norms_here_.reserve(device_, norm_bytes);
+  Norms* const norms = static_cast<Norms*>(ticket.late.get());
   const UpdateArgs args{plan_.device(pieces_),
                         plan_.device(chunks_),
                         work_.chunks.size(),
@@ -182,18 +214,13 @@ void DeviceTicket::update(const Ticket& ticket, const uint64_t* addresses, Dtype
                         plan_.device(entries_),
                         plan_.device(entry_weights_),
                         sums_.as<float>(),
-                        measure ? norms_.as<float>() : nullptr};
+                        norms != nullptr ? norms_.as<float>() : nullptr};
   constexpr size_t WARPS = ROW_THREADS / 32;
   step.launch(kernel_for("sum", wire).c_str(), (work_.chunks.size() + WARPS - 1) / WARPS,
               ROW_THREADS, args);
   step.launch(kernel_for("update", wire).c_str(), work_.pieces.size(), ROW_THREADS, args);
-  if (norm_bytes > 0) step.copy_out(norms_here_.data(), norms_.data(), norm_bytes);
+  if (norms != nullptr) norms->fetch(norms_.as<float>(), step);
   used_.record(step);
-}
-
-const float* DeviceTicket::norms() const {
-  used_.synchronize();
-  return reinterpret_cast<const float*>(norms_here_.data());
 }
 
 }  // namespace ff

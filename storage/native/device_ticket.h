@@ -18,7 +18,7 @@ struct DeviceTiles {
 
 class DeviceTicket {
  public:
-  DeviceTicket(const Device& device, const DeviceTiles& tiles);
+  DeviceTicket(const Device& device, const DeviceTiles& tiles, int threads);
   ~DeviceTicket();
 
   // On `copies`, after whatever the last plan was used for.
@@ -26,9 +26,7 @@ class DeviceTicket {
   // On the step's stream. runs: the optimizers of this step, and the keys of its noise.
   void gather(const Ticket& ticket, const uint64_t* addresses, Dtype wire, const Stream& step);
   void update(const Ticket& ticket, const uint64_t* addresses, Dtype wire,
-              const std::vector<RunRows>& runs, bool measure, const Stream& step);
-  // Of the last update that measured; waits for it.
-  const float* norms() const;
+              const std::vector<RunRows>& runs, const Stream& step);
 
  private:
   template <class T>
@@ -42,14 +40,15 @@ class DeviceTicket {
   void lay_out(const Ticket& ticket);
   void lay_out_groups(const Ticket& ticket);
   void fill(const Ticket& ticket);
-  void fill_rows(const Ticket& ticket);
-  void fill_groups(const Ticket& ticket);
+  void add_groups(const Ticket& ticket, Copies& copies) const;
+  void place_absent(const Ticket& ticket);
   size_t lent_bytes(const Ticket& ticket, size_t id) const;
   void send_lent(const Ticket& ticket, const Stream& step);
   GroupRows rows_of(const Groups& groups) const;
 
   const Device& device_;
   const DeviceTiles& tiles_;
+  int threads_;
   std::vector<GatherPiece> replies_;
   UpdateWork work_;
 
@@ -71,7 +70,6 @@ class DeviceTicket {
   std::vector<Part<char>> borrowed_;
   Parcel to_replies_, to_gradients_;  // what the step adds
   DeviceMemory sums_, norms_;
-  PinnedMemory norms_here_;
   Event used_;  // the device has done what was asked of it last
 };
 

@@ -2,7 +2,12 @@
 // Nothing is allocated once the largest parcel has been seen.
 #pragma once
 
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
 #include "device.h"
+#include "parallel.h"
 
 namespace ff {
 
@@ -61,6 +66,37 @@ class Parcel {
   DeviceMemory memory_;
   Event sent_;
   size_t bytes_ = 0;
+};
+
+// Arrays on their way into a parcel, in blocks that threads share.
+class Copies {
+ public:
+  explicit Copies(const Parcel& parcel) : parcel_(parcel) {}
+
+  template <class T>
+  void add(Parcel::Part<T> part, const T* from) {
+    char* const to = reinterpret_cast<char*>(parcel_.host(part));
+    const size_t bytes = part.count * sizeof(T);
+    for (size_t at = 0; at < bytes; at += BLOCK)
+      blocks_.push_back(
+          {to + at, reinterpret_cast<const char*>(from) + at, std::min(BLOCK, bytes - at)});
+  }
+  void run(int threads) const {
+    parallel_for(threads, blocks_.size(), 1, [&](size_t begin, size_t end, int) {
+      for (size_t b = begin; b < end; ++b) memcpy(blocks_[b].to, blocks_[b].from, blocks_[b].bytes);
+    });
+  }
+
+ private:
+  static constexpr size_t BLOCK = size_t{256} << 10;  // worth a thread
+  struct Block {
+    char* to;
+    const char* from;
+    size_t bytes;
+  };
+
+  const Parcel& parcel_;
+  std::vector<Block> blocks_;
 };
 
 }  // namespace ff

@@ -44,6 +44,11 @@ size_t Pool::in_use() const {
   return in_use_;
 }
 
+size_t Pool::beside() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return beside_;
+}
+
 bool Pool::huge_pages() const {
   std::lock_guard<std::mutex> lock(mutex_);
   return huge_pages_;
@@ -86,8 +91,12 @@ bool Pool::shrink_for(size_t bytes) {
 }
 
 bool Pool::charge(size_t bytes, const std::string& owner, bool required) {
-  if (!counts_charges()) return true;
+  if (host_ != nullptr && !host_->charge(bytes, owner, required)) return false;
   std::lock_guard<std::mutex> lock(mutex_);
+  if (!counts_charges()) {
+    beside_ += bytes;
+    return true;
+  }
   if (!require(bytes, owner, required)) return false;
   held_ += bytes;
   in_use_ += bytes;
@@ -95,8 +104,12 @@ bool Pool::charge(size_t bytes, const std::string& owner, bool required) {
 }
 
 void Pool::refund(size_t bytes) {
-  if (!counts_charges()) return;
+  if (host_ != nullptr) host_->refund(bytes);
   std::lock_guard<std::mutex> lock(mutex_);
+  if (!counts_charges()) {
+    beside_ -= bytes;
+    return;
+  }
   held_ -= bytes;
   in_use_ -= bytes;
 }

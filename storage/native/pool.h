@@ -7,7 +7,8 @@
 // for memory of their own (indexes, bitmaps, directories).
 //
 // Blocks may also come from memory that somebody else has taken, all at once, and that nobody here
-// can follow: that of a GPU. Then nothing but blocks counts; what callers charge is in host memory.
+// can follow: that of a GPU. Then nothing but blocks counts; what callers charge is in memory of
+// the host, and counts against the pool of that if there is one.
 //
 // Thread-safe. Everything is returned to the system by the destructor.
 #pragma once
@@ -60,9 +61,15 @@ class Pool {
   void give(char* block, size_t bytes);
 
   // Counts memory that someone else holds; when the budget does not allow it: BudgetError, or false
-  // if it is not `required`.
+  // if it is not `required`. Of a pool over memory of a GPU the budget is that of charge_to().
   bool charge(size_t bytes, const std::string& owner, bool required = true);
   void refund(size_t bytes);
+
+  // Over memory of a GPU: what is charged counts against this pool from now on, which must outlive
+  // this one. Until then it is added up, and has no limit.
+  void charge_to(Pool& host) { host_ = &host; }
+  // The sum of what was charged and is not in `held()`.
+  size_t beside() const;
 
   // Tells of the chunks that are held now, and of those that come and go. Null: nobody; the keeper
   // must have gone before the pool does.
@@ -79,7 +86,7 @@ class Pool {
   bool huge_pages() const;  // whether they were asked for and the system took note
   // From where metadata of rows would lie to where it lies (row_view.h).
   uint64_t meta_shift() const { return meta_shift_; }
-  // Whether it counts what is charged.
+  // Whether what is charged is part of its own budget.
   bool counts_charges() const { return system_; }
 
  private:
@@ -104,7 +111,8 @@ class Pool {
   size_t budget_;
   bool huge_pages_;
   std::string setting_;
-  size_t held_ = 0, in_use_ = 0;
+  size_t held_ = 0, in_use_ = 0, beside_ = 0;
+  Pool* host_ = nullptr;  // where charges go
   uint64_t meta_shift_ = 0;
   bool system_ = true;                                      // memory comes from the system
   std::array<std::unordered_set<uintptr_t>, ORDERS> free_;  // free blocks of each order

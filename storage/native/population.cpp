@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace ff {
 namespace {
@@ -91,15 +92,29 @@ void Population::begin_batch(Ticket& ticket, size_t keys, size_t room) {
 }
 
 void Population::end_batch(Ticket& ticket) {
+  const std::shared_ptr<LateTouches> late = std::exchange(ticket.late, nullptr);
   if (outstanding_.erase(ticket.batch) == 0) return;
-  trained_.emplace(ticket.batch, std::move(ticket.touches));
+  if (late) first_late_ = std::min(first_late_, ticket.number);
+  trained_.emplace(ticket.batch, Trained{std::move(ticket.touches), late});
   ticket.touches.clear();
+}
+
+// Asks batches before this one what they have done, if they have not told.
+void Population::settle(uint32_t before) {
+  for (auto& [batch, trained] : trained_) {
+    if (batch >= before) return;
+    if (!trained.late) continue;
+    trained.touches.push_back(trained.late->take());
+    trained.late = nullptr;
+  }
+  first_late_ = ~uint32_t{0};
 }
 
 // Takes into account what batches before this one have done.
 void Population::fold(uint32_t before) {
+  settle(before);
   while (!trained_.empty() && trained_.begin()->first < before) {
-    fold(trained_.begin()->second);
+    fold(trained_.begin()->second.touches);
     trained_.erase(trained_.begin());
   }
 }
@@ -219,19 +234,19 @@ void Population::touch(const Ticket& ticket, const Share& piece, const RowView& 
     const size_t ahead = std::min(group + AHEAD, piece.end - 1);
     __builtin_prefetch(view.meta(at[ahead], slots[ahead]), 1);
     Meta& meta = *view.meta(at[group], slots[group]);
-    touches.push_back(touch(ticket, run.tile, meta, credit(group)));
+    touches.push_back(touch(ticket.tick, run.tile, meta, credit(group)));
   }
 }
 
-Touch Population::touch(const Ticket& ticket, size_t tile, Meta& meta, float credit) const {
+Touch Population::touch(uint16_t tick, uint32_t tile, Meta& meta, float credit) const {
   const Meta before = meta;
-  Meta after = {ticket.tick, before.score};
+  Meta after = {tick, before.score};
   if (policy_.ranking != Ranking::recency) {
-    const uint32_t intervals = clock_.intervals(before.time, ticket.tick);
+    const uint32_t intervals = clock_.intervals(before.time, tick);
     after.score = credited(before.score, intervals, credit, decay_);
   }
   meta.store(after);
-  return {static_cast<uint32_t>(tile), before, after};
+  return {tile, before, after};
 }
 
 }  // namespace ff

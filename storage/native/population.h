@@ -6,6 +6,9 @@
 // when a batch trains; what it changed is taken into account a fixed number of batches later, when
 // it must have trained. Rows that a batch in between named are in the window and stay.
 //
+// What a batch did may be known only after its update has begun, on a GPU. Then it is asked for
+// when it counts, or when one of its rows is to leave the pad, by whoever plans.
+//
 // Under the pad's mutex, except touch().
 #pragma once
 
@@ -34,6 +37,14 @@ struct Policy {
   double share = 1;        // of the memory that they can have
   double free = 0.1;       // of the limit, taken back at a time
   size_t admission_bytes = 0;
+};
+
+// What a batch does to rows, where that is known later. Asked once, after the update of the batch
+// has begun, and in the order of the batches.
+class LateTouches {
+ public:
+  virtual ~LateTouches() = default;
+  virtual std::vector<Touch> take() = 0;
 };
 
 class Population {
@@ -72,6 +83,12 @@ class Population {
   void begin_batch(Ticket& ticket, size_t keys, size_t room);
   // The batch is released, or could not be planned.
   void end_batch(Ticket& ticket);
+  // Metadata of rows is what released batches have made of it. May wait for a GPU.
+  void settle() { settle(~uint32_t{0}); }
+  // The same for a row that was used last by this ticket (Ticket::number).
+  void settle_row(uint32_t used) {
+    if (used >= first_late_) settle();
+  }
   // Condemns rows of so many bytes (fewer if there are no more); says how many.
   size_t condemn(size_t bytes);
   // Whether rows may be there that are gone and that no sweep has seen.
@@ -117,15 +134,21 @@ class Population {
   // if those are what counts.
   void touch(const Ticket& ticket, const Share& piece, const RowView& view, const float* norms,
              std::vector<Touch>& touches) const;
+  // A row that a batch trained, which was planned at `tick`.
+  Touch touch(uint16_t tick, uint32_t tile, Meta& meta, float credit) const;
 
   const Counts& counts(size_t tile) const { return counts_[tile]; }
 
  private:
   static constexpr uint32_t NO_CLASS = ~uint32_t{0};
   using Touches = std::vector<std::vector<Touch>>;
+  struct Trained {
+    Touches touches;
+    std::shared_ptr<LateTouches> late;  // none, or no more
+  };
 
   std::vector<RowClass> sort_into_classes(const std::vector<std::unique_ptr<Tile>>& tiles);
-  Touch touch(const Ticket& ticket, size_t tile, Meta& meta, float credit) const;
+  void settle(uint32_t before);
   void fold(uint32_t before);
   void fold(const Touches& touches);
   size_t excess(size_t room) const;
@@ -145,7 +168,8 @@ class Population {
   uint32_t batch_ = 0;                   // number of the last training batch
   uint32_t since_ = 1;                   // batches from here on are in the window
   std::set<uint32_t> outstanding_;       // batches planned and not released
-  std::map<uint32_t, Touches> trained_;  // batches released, and what they did to their rows
+  std::map<uint32_t, Trained> trained_;  // batches released, and what they did to their rows
+  uint32_t first_late_ = ~uint32_t{0};   // the first ticket of those with late touches
   size_t born_since_tick_ = 0;           // bytes
   size_t born_ = 0, born_before_ = 0;    // bytes, of this batch and the one before
   size_t condemned_ = 0;                 // bytes, the last time

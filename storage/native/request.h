@@ -61,6 +61,7 @@ struct Touch {
 };
 
 class DeviceTicket;
+class LateTouches;
 
 struct Ticket {
   bool train = false;
@@ -101,6 +102,7 @@ struct Ticket {
 
   std::vector<std::vector<Share>> replies, updates;  // by worker
   std::vector<std::vector<Touch>> touches;           // by worker, of the update
+  std::shared_ptr<LateTouches> late;                 // those that are known only later
 
   std::shared_ptr<DeviceTicket> device;  // where rows lie in a GPU's memory: what it has of this
 };

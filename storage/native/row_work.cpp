@@ -2,12 +2,36 @@
 
 #include <algorithm>
 #include <bit>
+#include <mutex>
+
+#include "parallel.h"
 
 namespace ff {
 namespace {
 
 constexpr size_t PIECES_PER_PROCESSOR = 16, SMALLEST = size_t{4} << 10, LARGEST = size_t{64} << 10;
 constexpr size_t SHORTEST_CHUNK = 64;
+constexpr size_t GRAIN = 16384;  // groups worth a thread
+
+// The first number in [begin, end) from which on it `holds`, or end. It is near: looked for in
+// steps that double, and then between the last two.
+template <class Holds>
+size_t first_from(size_t begin, size_t end, Holds&& holds) {
+  size_t step = 1, low = begin, high = begin;
+  while (high < end && !holds(high)) {
+    low = high + 1;
+    high = std::min(end, high + step);
+    step *= 2;
+  }
+  while (low < high) {
+    const size_t middle = (low + high) / 2;
+    if (holds(middle))
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  return high;
+}
 
 // Bytes that a block should move: few enough that all processors have some.
 size_t piece_bytes(size_t total, uint32_t processors) {
@@ -40,30 +64,53 @@ void cut_long_group(uint32_t run, size_t group, size_t begin, size_t end, size_t
   work.sums = (work.sums + 3) / 4 * 4;  // lanes read four floats at a time
 }
 
-void cut_run(const Ticket& ticket, uint32_t number, const TileRows& tile, size_t limit,
+// The long groups of a run, in their order.
+void find_long_groups(const Ticket& ticket, const Run& run, int threads,
+                      std::vector<uint32_t>& found) {
+  found.clear();
+  if (run.distinct) return;
+  std::mutex mutex;
+  const uint32_t* const first = ticket.group_first.data();
+  parallel_for(threads, run.group_end - run.group_begin, GRAIN, [&](size_t from, size_t to, int) {
+    for (size_t g = run.group_begin + from; g < run.group_begin + to; ++g) {
+      if (first[g + 1] - first[g] <= LONG_GROUP) continue;
+      const std::lock_guard<std::mutex> lock(mutex);
+      found.push_back(static_cast<uint32_t>(g));
+    }
+  });
+  std::sort(found.begin(), found.end());
+}
+
+// Groups [begin, end), none of which is long, into pieces that move `limit` bytes or a little more.
+void cut_groups(const Ticket& ticket, uint32_t number, const TileRows& tile, size_t begin,
+                size_t end, size_t limit, UpdateWork& work) {
+  const Run& run = ticket.runs[number];
+  const auto moved = [&](size_t until) {
+    const size_t groups = until - begin;
+    const size_t entries =
+        run.distinct ? groups : ticket.group_first[until] - ticket.group_first[begin];
+    return groups * row_bytes(tile) + entries * 4 * tile.dim;
+  };
+  while (begin < end) {
+    const size_t until = first_from(begin + 1, end, [&](size_t at) { return moved(at) >= limit; });
+    work.pieces.push_back(
+        {number, static_cast<uint32_t>(begin), static_cast<uint32_t>(until), 0, 0});
+    begin = until;
+  }
+}
+
+void cut_run(const Ticket& ticket, uint32_t number, const TileRows& tile, size_t limit, int threads,
              UpdateWork& work) {
   const Run& run = ticket.runs[number];
-  size_t begin = run.group_begin, moved = 0;
-  auto close = [&](size_t end) {
-    if (end > begin)
-      work.pieces.push_back(
-          {number, static_cast<uint32_t>(begin), static_cast<uint32_t>(end), 0, 0});
-    begin = end;
-    moved = 0;
-  };
-  for (size_t group = run.group_begin; group < run.group_end; ++group) {
-    const size_t first = run.distinct ? 0 : ticket.group_first[group];
-    const size_t entries = run.distinct ? 1 : ticket.group_first[group + 1] - first;
-    if (entries > LONG_GROUP) {
-      close(group);
-      cut_long_group(number, group, first, first + entries, tile.dim, work);
-      begin = group + 1;
-      continue;
-    }
-    moved += row_bytes(tile) + entries * 4 * tile.dim;
-    if (moved >= limit) close(group + 1);
+  find_long_groups(ticket, run, threads, work.long_ones);
+  size_t begin = run.group_begin;
+  for (const uint32_t group : work.long_ones) {
+    cut_groups(ticket, number, tile, begin, group, limit, work);
+    cut_long_group(number, group, ticket.group_first[group], ticket.group_first[group + 1],
+                   tile.dim, work);
+    begin = group + 1;
   }
-  close(run.group_end);
+  cut_groups(ticket, number, tile, begin, run.group_end, limit, work);
 }
 
 }  // namespace
@@ -82,19 +129,17 @@ void cut_replies(const Ticket& ticket, const std::vector<TileRows>& tiles, uint3
     if (!segment.reply || segment.rows == 0) continue;
     const size_t rows = std::max<size_t>(1, limit / weight_bytes(tiles[segment.tile]));
     const int64_t* const offsets = ticket.offsets.data() + segment.first_bag;
-    for (size_t begin = 0, end = 0, moved = 0; end < segment.rows;) {
-      moved += 1 + (segment.pooled ? offsets[end + 1] - offsets[end] : 1);
-      ++end;
-      if (moved < rows && end < segment.rows) continue;
+    for (size_t begin = 0, end; begin < segment.rows; begin = end) {
+      end = first_from(begin + 1, segment.rows, [&](size_t at) {
+        return at - begin + (segment.pooled ? offsets[at] - offsets[begin] : at - begin) >= rows;
+      });
       pieces.push_back({s, static_cast<uint32_t>(begin), static_cast<uint32_t>(end)});
-      begin = end;
-      moved = 0;
     }
   }
 }
 
 void cut_updates(const Ticket& ticket, const std::vector<TileRows>& tiles, uint32_t processors,
-                 UpdateWork& work) {
+                 int threads, UpdateWork& work) {
   work.pieces.clear();
   work.chunks.clear();
   work.sums = work.groups = 0;
@@ -106,7 +151,7 @@ void cut_updates(const Ticket& ticket, const std::vector<TileRows>& tiles, uint3
   }
   const size_t limit = piece_bytes(total, processors);
   for (uint32_t r = 0; r < ticket.runs.size(); ++r)
-    cut_run(ticket, r, tiles[ticket.runs[r].tile], limit, work);
+    cut_run(ticket, r, tiles[ticket.runs[r].tile], limit, threads, work);
   // Blocks start in this order, and a long group takes one the longest.
   std::stable_partition(work.pieces.begin(), work.pieces.end(),
                         [](const UpdatePiece& piece) { return piece.chunks > 0; });

@@ -65,6 +65,13 @@ struct RowLayout {
     return size_t{dim} * (bytes_of(dtype) + 4 * element_states) + row_state_stride + sizeof(Meta);
   }
 
+  // Bytes of the pages that metadata of a block lies on, where blocks start at one.
+  size_t meta_pages() const {
+    constexpr size_t PAGE = 4096;
+    const size_t first = meta_offset / PAGE, end = meta_offset + rows * sizeof(Meta);
+    return ((end + PAGE - 1) / PAGE - first) * PAGE;
+  }
+
   // Fixes the block size; false if not even one row fits.
   bool divide(size_t bytes) {
     block_bytes = bytes;

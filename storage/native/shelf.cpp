@@ -13,6 +13,7 @@ Shelf::Shelf(const RowLayout& layout, Pool& pool, std::string owner, uint64_t ma
       pool_(pool),
       owner_(std::move(owner)),
       max_blocks_(max_blocks),
+      beside_block_(side_bytes == 0 ? beside_block(layout, pool) : 0),
       directory_(false),
       side_(pool.huge_pages()) {
   directory_.grow(max_blocks_ * sizeof(char*));
@@ -33,21 +34,23 @@ size_t Shelf::block_for(size_t row_bytes, size_t budget) {
 
 double Shelf::set_aside(Pool& pool, const std::vector<RowLayout>& layouts, size_t side_bytes,
                         size_t bytes_per_row, const std::string& owner) {
-  if (!pool.counts_charges()) return 1;
   double most = 0;  // bytes beside a byte of a block
   for (const RowLayout& layout : layouts) {
-    const size_t beside = (side_bytes << layout.shift) + bytes_per_row * layout.rows;
+    const size_t beside =
+        (side_bytes << layout.shift) + bytes_per_row * layout.rows + beside_block(layout, pool);
     most = std::max(most, static_cast<double>(beside) / static_cast<double>(layout.block_bytes));
   }
-  const double left = 1 / (1 + most);
+  const double left = pool.counts_charges() ? 1 / (1 + most) : 1;
+  const double beside = pool.counts_charges() ? 1 - left : most;
   if (pool.budget() != Pool::UNLIMITED)
-    pool.charge(static_cast<size_t>(static_cast<double>(pool.budget()) * (1 - left)), owner);
+    pool.charge(static_cast<size_t>(static_cast<double>(pool.budget()) * beside), owner);
   return left;
 }
 
 bool Shelf::take_block(uint32_t block, const std::string* owner) {
   char* const memory = pool_.take(layout_.block_bytes, owner ? *owner : owner_, owner != nullptr);
   if (memory == nullptr) return false;
+  if (beside_block_ > 0) pool_.charge(beside_block_, owner_);
   directory()[block] = memory;
   ++blocks_;
   return true;
@@ -55,6 +58,7 @@ bool Shelf::take_block(uint32_t block, const std::string* owner) {
 
 void Shelf::leave_block(uint32_t block) {
   pool_.give(directory()[block], layout_.block_bytes);
+  if (beside_block_ > 0) pool_.refund(beside_block_);
   directory()[block] = nullptr;
   --blocks_;
   ++times_left_[block];

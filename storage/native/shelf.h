@@ -22,7 +22,8 @@ class Shelf {
   static constexpr uint32_t NONE = 0xffffffffu;
 
   // `layout` is divided into blocks. Beside its rows a shelf can keep `side_bytes` per slot, zeroed
-  // at first; set_aside() charges them.
+  // at first; set_aside() charges them. Metadata that lies elsewhere (row_view.h) is charged there,
+  // too, or with the blocks of a shelf that keeps nothing else.
   Shelf(const RowLayout& layout, Pool& pool, std::string owner, uint64_t max_blocks,
         size_t side_bytes = 0);
   ~Shelf();
@@ -46,8 +47,8 @@ class Shelf {
   // is known of each stays in cache.
   static size_t block_for(size_t row_bytes, size_t budget);
   // Charges, before any block is taken, what may lie beside the rows of shelves with such layouts:
-  // `side_bytes` per slot and `bytes_per_row` elsewhere. Then any shelf can have any block. Returns
-  // the share of the budget that is left for blocks.
+  // `side_bytes` per slot, `bytes_per_row` elsewhere, and metadata that is not in the block. Then
+  // any shelf can have any block. Returns the share of the budget that is left for blocks.
   static double set_aside(Pool& pool, const std::vector<RowLayout>& layouts, size_t side_bytes,
                           size_t bytes_per_row, const std::string& owner);
 
@@ -88,6 +89,9 @@ class Shelf {
   uint32_t live(uint32_t block) const { return live_[block]; }
 
  private:
+  static size_t beside_block(const RowLayout& layout, const Pool& pool) {
+    return pool.meta_shift() == 0 ? 0 : layout.meta_pages();
+  }
   char** directory() const { return static_cast<char**>(directory_.data()); }
   struct Free {
     uint32_t slot, times_left;
@@ -103,7 +107,8 @@ class Shelf {
   Pool& pool_;
   std::string owner_;
   uint64_t max_blocks_;
-  Mapping directory_;  // address of every block; address space for all, so it never moves
+  size_t beside_block_;  // charged with each
+  Mapping directory_;    // address of every block; address space for all, so it never moves
   Mapping side_;
   size_t rows_ = 0, blocks_ = 0;
   std::vector<uint32_t> live_;              // rows in each block

@@ -30,6 +30,7 @@ Tiers::Tiers(const std::vector<TileSpec>& specs, const std::vector<KeyRange>& ke
       guard_(guard),
       threads_(threads),
       pad_budget_(pool.budget()) {
+  if (!pool.counts_charges()) pool.charge_to(host.pool());
   std::vector<RowLayout> layouts;
   for (size_t t = 0; t < specs.size(); ++t) {
     const RowLayout layout = Tile::layout_of(specs[t]);
@@ -51,7 +52,8 @@ Tiers::Tiers(const std::vector<TileSpec>& specs, const std::vector<KeyRange>& ke
       pool.charge(2 * index_.back()->bytes(), "the index of the pad");
     }
   }
-  left_ = Shelf::set_aside(pool, layouts, Residents::SIDE_BYTES, Index::KEY_BYTES, "the pad");
+  left_ = Shelf::set_aside(pool, layouts, Residents::SIDE_BYTES, Index::KEY_BYTES,
+                           "what is kept beside the pad");
   for (const auto& shelf : shelves_) residents_.emplace_back(*shelf);
   leaving_.resize(index_.size());
   auto notify = [this] {

@@ -50,6 +50,7 @@ void Tiers::occupy_slots() {
 void Tiers::let_go(Residents& from, uint32_t slot) {
   const Resident row = from.at(slot);
   if (population_ != nullptr && population_->reclaims(row.tile)) {
+    population_->settle_row(from.used(slot));
     const Meta meta = *from.shelf().view().meta(slot);
     if (population_->gone(row.tile, row.key, meta)) {
       population_->bury(row.tile, meta);

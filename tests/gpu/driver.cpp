@@ -173,6 +173,8 @@ void stand_in_shake(uint64_t seed, unsigned longest_delay_us) {
 
 void stand_in_limit(size_t bytes) { set_limit(bytes); }
 
+void stand_in_hold(int on) { hold(on != 0); }
+
 uint64_t stand_in_launches() {
   const std::lock_guard lock(driver().mutex);
   return driver().launches;

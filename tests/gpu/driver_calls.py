@@ -138,3 +138,14 @@ def registered_bytes() -> int:
 def bytes_on(driver):
     name = "stand-in" if driver is gpu.driver("stand-in") else "cuda"
     return gpu.empty(BYTES, np.uint8, name)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Within this, the stand-in begins nothing: who waits for it waits until the end of this."""
+    library = ctypes.CDLL(gpu.driver().path)
+    library.stand_in_hold(1)
+    try:
+        yield
+    finally:
+        library.stand_in_hold(0)

@@ -9,6 +9,20 @@ namespace stand_in {
 
 std::atomic<unsigned> delay_us = 0;
 
+namespace {
+
+std::mutex hold_mutex;
+std::condition_variable hold_changed;
+bool held = false;
+
+}  // namespace
+
+void hold(bool on) {
+  const std::lock_guard lock(hold_mutex);
+  held = on;
+  hold_changed.notify_all();
+}
+
 void Moment::pass() {
   const std::lock_guard lock(mutex_);
   passed_ = true;
@@ -72,6 +86,10 @@ void Stream::run() {
     if (const unsigned longest = delay_us) {
       random_ = random_ * 6364136223846793005u + 1442695040888963407u;
       std::this_thread::sleep_for(std::chrono::microseconds((random_ >> 33) % (longest + 1)));
+    }
+    {
+      std::unique_lock lock(hold_mutex);
+      hold_changed.wait(lock, [] { return !held; });
     }
     work();
   }

@@ -48,6 +48,9 @@ class Stream {
   uint64_t random_ = 0;
 };
 
+// Whether streams begin nothing new for now.
+void hold(bool on);
+
 // Longest sleep before a piece of work; 0 for none.
 extern std::atomic<unsigned> delay_us;
 

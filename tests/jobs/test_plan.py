@@ -130,8 +130,8 @@ def test_it_shows_what_every_tier_holds(fourfold: Callable[..., str]) -> None:
     lines = {line[:24].strip(): line for line in fourfold(*arguments).splitlines()}
     found = json.loads(fourfold(*arguments, "--json"))
 
-    assert lines["bytes, pad tier"].split()[-3:] == ["64.0", "KiB", "1.00"]
-    assert {"bytes, host tier", "bytes, file tier", "smallest pad, one batch"} <= set(lines)
+    assert lines["bytes, pad"].split()[-3:] == ["64.0", "KiB", "1.00"]
+    assert {"bytes, host", "bytes, file", "smallest pad, one batch"} <= set(lines)
     assert "pad for 5 batches" in lines
     assert list(found["tier_bytes"]) == ["pad", "host", "file"]
     assert found["tier_bytes"]["pad"] == [1 << 16] * 2
@@ -147,19 +147,25 @@ def test_it_plans_for_gpus_without_one(fourfold: Callable[..., str]) -> None:
     cpu = json.loads(fourfold("--ranks", "2", "--json"))
 
     assert text.startswith("2 ranks on node0; colocated 0-1; all ranks on GPUs\n")
-    assert "bytes, device tier" in text
+    assert "bytes, device" in text
     assert (found["dense_device"], found["embedding_device"]) == ("cuda", "cuda")
     assert (cpu["dense_device"], cpu["embedding_device"]) == ("cpu", "cpu")
-    assert list(found["tier_bytes"]) == ["device"]
+    rows, beside = found["tier_bytes"]["device"], found["tier_bytes"]["host"]
+    assert sum(rows) >= 100_500 * 72
+    assert 0.05 < sum(beside) / sum(rows) < 0.12  # a bit and the pages of metadata of each row
+    grows = ("--table.user.rows=none", "--table.user.expected_rows=100000")
+    dynamic = json.loads(fourfold(*cuda, *grows, "--json"))["tier_bytes"]
+    assert sum(dynamic["host"]) > 27 * 100_000  # the index
+    assert list(cpu["tier_bytes"]) == ["host"]
     assert found["stages_s"]["gather"] < cpu["stages_s"]["gather"]
 
     text = fourfold(*cuda, "--storage.pad_bytes=64KiB", "--storage.host_bytes=22MiB")
-    assert {"bytes, device tier", "bytes, host tier"} <= {line[:18].strip() for line in
+    assert {"bytes, device", "bytes, host"} <= {line[:13].strip() for line in
                                                          text.splitlines()}  # fmt: skip
     mixed = fourfold(*cuda, "--world.dense=1", "--world.embedding=1",
                      "--world.embedding_device=cpu")  # fmt: skip
     assert "dense ranks on GPUs, embedding ranks on the CPU" in mixed
-    assert "bytes, host tier" in mixed
+    assert "bytes, host" in mixed
 
 
 def test_a_gpu_holds_so_much(fourfold: Callable[..., str]) -> None:

@@ -44,6 +44,11 @@ def tile_specs(optimizer: Optimizer | None = None, dtype: str = "fp32") -> list[
     ]
 
 
+def beside(specs: list[RowSpec], pad_bytes: int) -> int:
+    """Bytes of the host tier that such a pad takes: none, where both are in host memory."""
+    return 0
+
+
 @contextmanager
 def pads_on_tiers(folder: Path) -> Iterator[MakePad]:
     """Give what makes a pad with `tiers` of "host" or "host+file"; closes all of them."""
@@ -56,7 +61,7 @@ def pads_on_tiers(folder: Path) -> Iterator[MakePad]:
         host_bytes: int = 2**23,
         **options: Any,
     ) -> Pad:
-        host = HostTier(specs, budget_bytes=host_bytes)
+        host = HostTier(specs, budget_bytes=host_bytes + beside(specs, budget_bytes))
         file = None
         if tiers == "host+file":
             path = folder / f"{len(closing)}.h5"

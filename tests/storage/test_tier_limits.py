@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pad_on_tiers
 import pytest
 from faulty_disk import FaultyTier
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ def test_a_full_host_tier_says_what_to_raise(make_pad: MakePad) -> None:
 @pytest.mark.parametrize("what", ["read", "write"])
 def test_a_failing_disk_reaches_whoever_waits(tmp_path: Path, what: str) -> None:
     specs = tile_specs()
-    host = HostTier(specs, budget_bytes=400_000)
+    host = HostTier(specs, budget_bytes=400_000 + pad_on_tiers.beside(specs, 100_000))
     file = FaultyTier(specs, tmp_path / "f.h5", run="r", **SMALL)
     pad = Pad(specs, budget_bytes=100_000, host=host, file=file)
     batches = requests(6, 400)
