@@ -17,7 +17,7 @@ void RowsBuilder::sort_by_part(ChunkIds& ids, Scratch& scratch) const {
   prefix(ids.first_of_part, scratch.cursor.data(), static_cast<uint32_t>(parts()));
   ids.by_part.resize(n);
   for (uint32_t u = 0; u < n; ++u)
-    ids.by_part[scratch.cursor[scratch.part[u]]++] = {ids.id[u], u, 0, ids.cursor[u], 0};
+    ids.by_part[scratch.cursor[scratch.part[u]]++] = {ids.id[u], u, 0, ids.lookups[u], 0};
 }
 
 uint32_t RowsBuilder::ids_in(size_t part) const {
@@ -56,14 +56,14 @@ void RowsBuilder::merge(size_t part, Scratch& scratch) {
 // The lookups of the rows that the chunk opens.
 void RowsBuilder::take_totals(ChunkIds& ids) const {
   for (size_t i = 0; i < ids.by_part.size(); ++i)
-    ids.cursor[ids.by_part[i].local] = ids.by_part[i].cursor;
+    ids.lookups[ids.by_part[i].local] = ids.by_part[i].cursor;
 }
 
 void RowsBuilder::give_numbers(ChunkIds& ids) const {
   for (size_t i = 0; i < ids.by_part.size(); ++i) {
     ChunkIds::Entry& entry = ids.by_part[i];
-    entry.id = ids.number[entry.local];
-    entry.cursor = ids.cursor[entry.local];
+    entry.id = ids.row[entry.local].number;
+    entry.cursor = ids.row[entry.local].cursor;
   }
 }
 
@@ -71,7 +71,7 @@ void RowsBuilder::give_numbers(ChunkIds& ids) const {
 // both already, and no lookups before it.
 void RowsBuilder::share(size_t part, Scratch& scratch) {
   scratch.row.resize(ids_in(part) + 1);
-  Scratch::Row* const row = scratch.row.data();
+  ChunkIds::Row* const row = scratch.row.data();
   uint32_t known = 0;
   for (size_t c = 0; c < chunks_.size(); ++c) {
     const uint32_t first = ids_[c].first_of_part[part], last = ids_[c].first_of_part[part + 1];
@@ -88,8 +88,7 @@ void RowsBuilder::share(size_t part, Scratch& scratch) {
 void RowsBuilder::take_numbers(ChunkIds& ids) const {
   for (size_t i = 0; i < ids.by_part.size(); ++i) {
     const ChunkIds::Entry& entry = ids.by_part[i];
-    ids.number[entry.local] = static_cast<uint32_t>(entry.id);
-    ids.cursor[entry.local] = entry.cursor;
+    ids.row[entry.local] = {static_cast<uint32_t>(entry.id), entry.cursor};
   }
 }
 

@@ -93,12 +93,15 @@ struct Route {
 
 // The distinct ids of a chunk of a table's lookups (rows_route.h), numbered by first appearance.
 struct ChunkIds {
+  // A reply row: its number in the table and the place of its next entry.
+  struct Row {
+    uint32_t number, cursor;
+  };
+
   Array<uint64_t> id;
-  // Lookups of the id; 0 from `count` on where an earlier chunk has it. Then the place of its next
-  // entry.
-  Array<uint32_t> cursor;
-  Array<uint32_t> number;  // of the reply row; empty where that is the number in the chunk
-  Array<uint16_t> bucket;  // empty for a table of one bucket
+  Array<uint32_t> lookups;  // of the id; from `count` on 0 where an earlier chunk has it
+  Array<Row> row;           // empty where number is the one in the chunk: `lookups` is the cursor
+  Array<uint16_t> bucket;   // empty for a table of one bucket
 
   // Where chunks are merged: the same ids by part, a hash of the id. A thread that has a part goes
   // through one run of these per chunk.
@@ -107,7 +110,7 @@ struct ChunkIds {
     uint32_t local;    // number in the chunk
     uint32_t in_part;  // distinct id of the part
     uint32_t count;    // lookups in the chunk; from `merge` on those in earlier chunks
-    uint32_t cursor;
+    uint32_t cursor;   // from `merge` on lookups of the row that it opens, or 0
   };
   Array<uint32_t> first_of_part;  // (parts + 1)
   Array<Entry> by_part;
@@ -115,13 +118,10 @@ struct ChunkIds {
 
 // Working memory of one thread while it builds tables, one after the other.
 struct Scratch {
-  struct Row {
-    uint32_t number, cursor;
-  };
   Distinct distinct;
   ChunkIds ids;                                 // of a table that is one chunk
   Array<uint16_t> part;                         // (distinct ids of a chunk,)
-  Array<Row> row;                               // (distinct ids of a part,)
+  Array<ChunkIds::Row> row;                     // (distinct ids of a part,)
   Array<ChunkIds::Entry*> opened;               // (distinct ids of a part,): first appearances
   Array<uint32_t> cursor;                       // (parts or bags or distinct ids of a part,)
   Array<uint32_t> next_id, next_row, last_bag;  // (buckets,)

@@ -9,6 +9,7 @@ namespace {
 constexpr size_t kIdsToCheck = 4096;     // ids that are still in the cache when they are numbered
 constexpr size_t kRowsOfTask = 1 << 14;  // that get their credits
 constexpr size_t kMostParts = 256;
+constexpr size_t kLookupsOfPart = 1 << 17;  // whose distinct ids fit in a core's own cache
 
 }  // namespace
 
@@ -87,13 +88,14 @@ void RowsBuilder::make_room() {
   next_entry_.resize(chunks_.size() * table_.buckets);
   if (whole()) return;
   if (ids_.size() < chunks_.size()) ids_.resize(chunks_.size());
-  part_bits_ = std::bit_width(std::min(kMostParts, std::bit_ceil(chunks_.size()))) - 1;
+  const size_t parts = std::max(chunks_.size(), route.entries / kLookupsOfPart);
+  part_bits_ = static_cast<uint32_t>(std::bit_width(std::min(kMostParts, parts)) - 1);
 }
 
 // The distinct ids of all features, in order of first appearance in the chunk, and how often each
 // occurs. Leaves the number of each id in route.row. False when an id does not belong to the table.
 bool RowsBuilder::number_ids(const Chunk& chunk, ChunkIds& ids, Scratch& scratch) const {
-  ids.cursor.resize(chunk.size());
+  ids.lookups.resize(chunk.size());
   ids.id.resize(chunk.size());
   scratch.distinct.begin(table_.limit, chunk.size());
   bool good = true;
@@ -104,14 +106,14 @@ bool RowsBuilder::number_ids(const Chunk& chunk, ChunkIds& ids, Scratch& scratch
       good = belong(from, n);
       if (!good) return;
       uint32_t* const row = route_->row.data() + stretch.entry + first;
-      const auto add = [&](auto&& id_at) {
+      const auto add = [&, id = ids.id.data(), lookups = ids.lookups.data()](auto&& id_at) {
         scratch.distinct.add(n, id_at, [&](size_t i, uint32_t number, bool fresh) {
           row[i] = number;
           if (fresh) {
-            ids.id[number] = id_at(i);
-            ids.cursor[number] = 0;
+            id[number] = id_at(i);
+            lookups[number] = 0;
           }
-          ++ids.cursor[number];
+          ++lookups[number];
         });
       };
       if (table_.hashed)
@@ -120,7 +122,7 @@ bool RowsBuilder::number_ids(const Chunk& chunk, ChunkIds& ids, Scratch& scratch
         add([&](size_t i) { return static_cast<uint64_t>(from[i]); });
     }
   });
-  ids.cursor.resize(scratch.distinct.size());
+  ids.lookups.resize(scratch.distinct.size());
   ids.id.resize(scratch.distinct.size());
   return good;
 }
@@ -138,18 +140,23 @@ void RowsBuilder::find_buckets(ChunkIds& ids) const {
 void RowsBuilder::count_rows(size_t chunk, const ChunkIds& ids) {
   uint32_t* const rows = rows_of(chunk);
   uint32_t* const entries = entries_of(chunk);
+  const uint32_t* const lookups = ids.lookups.data();
   std::fill_n(rows, table_.buckets, 0);
   std::fill_n(entries, table_.buckets, 0);
-  const auto count = [&](auto&& bucket_of) {
-    for (size_t u = 0; u < ids.cursor.size(); ++u) {
-      rows[bucket_of(u)] += ids.cursor[u] > 0;
-      entries[bucket_of(u)] += ids.cursor[u];
+  if (table_.buckets > 1) {
+    for (size_t u = 0; u < ids.id.size(); ++u) {
+      rows[ids.bucket[u]] += lookups[u] > 0;
+      entries[ids.bucket[u]] += lookups[u];
     }
-  };
-  if (table_.buckets > 1)
-    count([&](size_t u) { return ids.bucket[u]; });
-  else
-    count([](size_t) { return 0; });
+  } else {
+    uint32_t opened = 0, sum = 0;
+    for (size_t u = 0; u < ids.id.size(); ++u) {
+      opened += lookups[u] > 0;
+      sum += lookups[u];
+    }
+    rows[0] = opened;
+    entries[0] = sum;
+  }
 }
 
 // Rows are ordered by bucket, then by chunk.
@@ -175,34 +182,41 @@ void RowsBuilder::lay_out_rows() {
   route.id_values[kCredits].resize(table_.credited ? row : 0);
 }
 
-// Numbers of the rows that the chunk opens, start and ids. Nothing is skipped by a branch: which
-// ids are new cannot be predicted.
+// Numbers of the rows that the chunk opens, start and ids.
 void RowsBuilder::assign_rows(size_t chunk, ChunkIds& ids) {
   uint32_t* const rows = rows_of(chunk);
   uint32_t* const entries = entries_of(chunk);
-  const bool renumbers = !whole() || table_.buckets > 1;
-  ids.number.resize(renumbers ? ids.id.size() : 0);
+  ids.row.resize(whole() && table_.buckets == 1 ? 0 : ids.id.size());
+  uint32_t row = rows[0], entry = entries[0];
+  if (table_.buckets > 1)
+    assign_rows(ids,
+                [&](size_t u) { return NextRow{rows[ids.bucket[u]], entries[ids.bucket[u]]}; });
+  else
+    assign_rows(ids, [&](size_t) { return NextRow{row, entry}; });
+}
+
+// Nothing is skipped by a branch: which ids are new to the table cannot be predicted.
+template <class NextOf>
+void RowsBuilder::assign_rows(ChunkIds& ids, NextOf&& next_of) {
+  uint32_t* const start = route_->start.data();
+  uint64_t* const to = route_->ids.data();
+  uint32_t* const lookups = ids.lookups.data();
+  ChunkIds::Row* const rows = ids.row.size() > 0 ? ids.row.data() : nullptr;
+  const bool divided = table_.buckets > 1 && !table_.dynamic;
   uint32_t no_start;
   uint64_t no_id;
-  const auto assign = [&](auto&& bucket_of, auto&& position_of) {
-    for (size_t u = 0; u < ids.cursor.size(); ++u) {
-      const uint32_t b = bucket_of(u), number = rows[b], entry = entries[b];
-      const uint32_t n = std::exchange(ids.cursor[u], entry);
-      *(n > 0 ? &route_->start[number] : &no_start) = entry;
-      *(n > 0 ? &route_->ids[number] : &no_id) = position_of(ids.id[u]);
-      if (renumbers) ids.number[u] = number;
-      rows[b] += n > 0;
-      entries[b] += n;
-    }
-  };
-  const auto as_it_is = [](uint64_t id) { return id; };
-  const auto bucket_of = [&](size_t u) { return ids.bucket[u]; };
-  if (table_.buckets == 1)
-    assign([](size_t) { return 0; }, as_it_is);
-  else if (table_.dynamic)
-    assign(bucket_of, as_it_is);
-  else
-    assign(bucket_of, [&](uint64_t id) { return table_.place.by.quotient(id); });
+  for (size_t u = 0; u < ids.id.size(); ++u) {
+    const NextRow next = next_of(u);
+    const uint32_t n = lookups[u];
+    *(n > 0 ? start + next.row : &no_start) = next.entry;
+    *(n > 0 ? to + next.row : &no_id) = divided ? table_.place.by.quotient(ids.id[u]) : ids.id[u];
+    if (rows != nullptr)
+      rows[u] = {next.row, next.entry};
+    else
+      lookups[u] = next.entry;
+    next.row += n > 0;
+    next.entry += n;
+  }
 }
 
 // begin[bag]: the entries of a bag are its lookups.
@@ -231,40 +245,45 @@ void RowsBuilder::enter(const Chunk& chunk, ChunkIds& ids) {
   scale_bags(chunk);
   copy_weights(chunk);
   uint32_t* const row = route_->row.data();
-  const uint32_t* const number = ids.number.data();
+  ChunkIds::Row* const rows = ids.row.data();
+  const auto renumber = [&](uint32_t e) {
+    ChunkIds::Row& of = rows[row[e]];
+    row[e] = of.number;
+    return of.cursor++;
+  };
   if (table_.buckets > 1)
-    enter_lookups(chunk, ids.cursor, [&](uint32_t e) {
+    enter_lookups(chunk, [&](uint32_t e) {
       route_->bucket[e] = ids.bucket[row[e]];
-      row[e] = number[row[e]];
+      return renumber(e);
     });
-  else if (ids.number.size() > 0)
-    enter_lookups(chunk, ids.cursor, [&](uint32_t e) { row[e] = number[row[e]]; });
+  else if (ids.row.size() > 0)
+    enter_lookups(chunk, renumber);
   else
-    enter_lookups(chunk, ids.cursor, [](uint32_t) {});
+    enter_lookups(chunk, [&, next = ids.lookups.data()](uint32_t e) { return next[row[e]]++; });
 }
 
-template <class Renumber>
-void RowsBuilder::enter_lookups(const Chunk& chunk, Array<uint32_t>& next_entry,
-                                Renumber&& renumber) {
+// place(e): where lookup e goes among the entries of its row.
+template <class Place>
+void RowsBuilder::enter_lookups(const Chunk& chunk, Place&& place) {
   TableRoute& route = *route_;
   const bool weighted = route.weight.size() > 0, scaled = route.scale.size() > 0;
-  const uint32_t* const row = route.row.data();
-  uint32_t* const cursor = next_entry.data();
   uint32_t* const bag_of = route.bag.data();
   const auto enter = [&](uint32_t bag, uint32_t e) {
-    const uint32_t at = cursor[row[e]]++;
+    const uint32_t at = place(e);
     bag_of[at] = bag;
-    renumber(e);
     if (weighted || scaled)
       route.coefficient[at] =
           (weighted ? route.weight[e] : 1.0f) * (scaled ? route.scale[bag] : 1.0f);
   };
   for_stretches(chunk, [&](const Stretch& stretch) {
     uint32_t e = stretch.entry;
+    if (stretch.slice.single) {
+      for (uint32_t b = stretch.begin; b < stretch.end; ++b)
+        enter(stretch.slice.first_bag + b, e++);
+      return;
+    }
     for (uint32_t b = stretch.begin; b < stretch.end; ++b) {
-      const uint32_t n = stretch.slice.single
-                             ? 1
-                             : static_cast<uint32_t>(stretch.offsets[b + 1] - stretch.offsets[b]);
+      const auto n = static_cast<uint32_t>(stretch.offsets[b + 1] - stretch.offsets[b]);
       for (const uint32_t end = e + n; e < end; ++e) enter(stretch.slice.first_bag + b, e);
     }
   });

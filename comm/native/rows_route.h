@@ -27,6 +27,11 @@ class RowsBuilder final : public TableBuilder {
  private:
   enum Stage { kNumber, kMerge, kCount, kAssign, kShare, kEnter, kCredit };
 
+  // Where the next row of a chunk goes, and its entries.
+  struct NextRow {
+    uint32_t &row, &entry;
+  };
+
   void make_room() override;
   bool build(Scratch& scratch);
 
@@ -36,8 +41,10 @@ class RowsBuilder final : public TableBuilder {
   void count_rows(size_t chunk, const ChunkIds& ids);
   void lay_out_rows();
   void assign_rows(size_t chunk, ChunkIds& ids);
-  template <class Renumber>
-  void enter_lookups(const Chunk& chunk, Array<uint32_t>& next_entry, Renumber&& renumber);
+  template <class NextOf>
+  void assign_rows(ChunkIds& ids, NextOf&& next_of);
+  template <class Place>
+  void enter_lookups(const Chunk& chunk, Place&& place);
   void enter(const Chunk& chunk, ChunkIds& ids);
   void begin_bags(const Chunk& chunk);
   void copy_weights(const Chunk& chunk);
