@@ -104,13 +104,12 @@ struct Piece {
   std::vector<Source> sources;  // (buckets,)
 };
 
-// Lookups of a chunk: its distinct ids fit in a core's own cache, and are few enough of them for
-// long bags.
+// Smaller chunks repeat too many ids of each other.
 inline constexpr uint32_t kChunk = 65'000;
 
 struct Plan {
   int32_t rank = 0, size = 1, threads = 1;
-  uint32_t chunk = kChunk;  // lookups that a thread numbers at once; at least 1
+  uint32_t chunk = kChunk;  // lookups of a chunk where a table is cut, at least
   Dtype wire = Dtype::fp32;
   std::vector<Table> tables;
   std::vector<Feature> features;

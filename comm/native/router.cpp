@@ -11,7 +11,7 @@
 namespace ff {
 namespace {
 
-constexpr size_t kTasks = 4;            // of a thread, so that all end together
+constexpr size_t kChunksOfThread = 4;   // so that all end together
 constexpr size_t kBagsOfThread = 8192;  // fewer are not worth another thread
 
 void check_credits(const float* credits, int64_t batch) {
@@ -103,12 +103,12 @@ void Router::check_bags(const Bags& bags, size_t num_ids) {
 void Router::build_tables(Route& route, const Bags& bags) {
   route.tables.resize(plan_.tables.size());
   const size_t lookups = static_cast<size_t>(bags.offsets[plan_.features.size() * bags.batch]);
-  const size_t threads = scratch_.size();
-  const size_t chunk =
-      threads == 1 ? lookups + 1 : std::max<size_t>(plan_.chunk, lookups / (kTasks * threads));
+  // A table within a thread's share of the batch stays whole: to put chunks together has a price.
+  const size_t share = lookups / scratch_.size();
+  const size_t chunk = std::max<size_t>(plan_.chunk, share / kChunksOfThread);
   std::vector<TableBuilder*> tables;
   for (size_t t = 0; t < builders_.size(); ++t) {
-    builders_[t]->begin(bags, route.tables[t], static_cast<uint32_t>(chunk));
+    builders_[t]->begin(bags, route.tables[t], share, chunk);
     tables.push_back(builders_[t].get());
   }
   std::stable_sort(tables.begin(), tables.end(), [](const auto* a, const auto* b) {

@@ -3,22 +3,15 @@
 #include <algorithm>
 
 namespace ff {
-namespace {
-
-// A table of fewer chunks is built by one thread: putting chunks together has a price.
-constexpr uint32_t kChunksToCut = 2;
-
-}  // namespace
-
 std::unique_ptr<TableBuilder> TableBuilder::make(const Plan& plan, const Table& table) {
   return table.pooled ? make_pooled_builder(plan, table) : make_rows_builder(plan, table);
 }
 
-void TableBuilder::begin(const Bags& bags, TableRoute& route, uint32_t chunk) {
+void TableBuilder::begin(const Bags& bags, TableRoute& route, size_t longest, size_t chunk) {
   bags_ = &bags;
   route_ = &route;
   cut_bags();
-  cut_chunks(chunk);
+  cut_chunks(longest, chunk);
   route.scale.resize(table_.mean ? route.bags : 0);
   make_room();
 }
@@ -38,9 +31,10 @@ void TableBuilder::cut_bags() {
   }
 }
 
-void TableBuilder::cut_chunks(uint32_t chunk) {
+void TableBuilder::cut_chunks(size_t longest, size_t chunk) {
   const uint32_t lookups = route_->entries;
-  const uint32_t n = lookups / chunk < kChunksToCut ? 1 : (lookups - 1) / chunk + 1;
+  const bool whole = lookups <= longest || lookups < 2 * chunk;
+  const uint32_t n = whole ? 1 : static_cast<uint32_t>((lookups - 1) / chunk + 1);
   chunks_.assign(n, {});
   for (uint32_t c = 1; c < n; ++c) {
     chunks_[c] = chunk_from(static_cast<uint32_t>(uint64_t{lookups} * c / n));

@@ -57,9 +57,9 @@ class TableBuilder {
   static std::unique_ptr<TableBuilder> make(const Plan& plan, const Table& table);
   virtual ~TableBuilder() = default;
 
-  // Cuts a batch into chunks of about so many lookups. `bags` and `route` must stay until it is
-  // built.
-  void begin(const Bags& bags, TableRoute& route, uint32_t chunk);
+  // Takes a batch. A table of more than `longest` lookups is cut into chunks of about `chunk`.
+  // `bags` and `route` must stay until it is built.
+  void begin(const Bags& bags, TableRoute& route, size_t longest, size_t chunk);
   uint32_t task_size() const { return chunks_.front().size(); }
 
   virtual size_t tasks(int stage) const = 0;
@@ -114,7 +114,7 @@ class TableBuilder {
 
  private:
   void cut_bags();
-  void cut_chunks(uint32_t chunk);
+  void cut_chunks(size_t longest, size_t chunk);
   Chunk chunk_from(uint32_t lookup) const;
 };
 
