@@ -68,6 +68,7 @@ class Router:
         tables: Sequence[tuple[str, int, int, bool, bool, bool, bool]],
         features: Sequence[tuple[str, int, int]],
         tiles: Sequence[tuple[int, int, int, int, Sequence[int]]],
+        chunk: int = ...,
     ) -> None: ...
     @property
     def headers_sent(self) -> _Layout: ...

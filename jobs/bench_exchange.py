@@ -1,8 +1,8 @@
 """`fourfold bench exchange`: rows and gradients between ranks, against MPI's own all-to-all.
 
-Two tables, printed as nccl-tests prints them (`bytes` is the send buffer of a rank, self part
-included; algbw = bytes / time, busbw = algbw * (n - 1) / n; `wrong` counts elements that are not
-what they must be):
+Three parts, the first printed as nccl-tests prints it (`bytes` is the send buffer of a rank, self
+part included; algbw = bytes / time, busbw = algbw * (n - 1) / n; `wrong` counts elements that are
+not what they must be):
 
 * Sizes. Every rank asks every rank for as many distinct rows as fill the size. `raw` is
   MPI_Alltoallv of exactly the bytes that travel, as plain bytes; `rows` and `grads` are the
@@ -10,6 +10,8 @@ what they must be):
   whole calls, with pooling and spreading. All take turns, so that noise hits all alike.
 * A DLRM batch. 26 tables with Criteo's sizes, Zipf ids, placed table-wise: milliseconds of routing,
   forward and backward, and bytes sent per rank beside those of TorchRec's pooled all-to-all.
+* Routing of long bags. The 26 tables and 214 ids a sample of MLPerf's DLRM-DCNv2, almost half of
+  them in one table, each rank by itself: on one thread, and on its share of the node's cores.
 """
 
 from __future__ import annotations
@@ -18,8 +20,7 @@ import argparse
 import ctypes
 import json
 import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,20 +29,24 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from fourfold.comm.backend import BLOCK, Blocks
-from fourfold.comm.exchange import Exchange, Routed
+from fourfold.comm.exchange import Exchange
 from fourfold.comm.mpi import MpiBackend
 from fourfold.comm.placement import Placement
-from fourfold.comm.route import WIRE_BYTES, Feature, Wire, choose_replies, measure_lookups
+from fourfold.comm.route import WIRE_BYTES, Feature
 from fourfold.comm.tile import Shape, Tile
-from fourfold.runtime.data.synthetic import criteo_sizes, zipf_ids
+from fourfold.jobs.bench_batches import (
+    batch_text,
+    long_text,
+    measure_batch,
+    measure_long_bags,
+    take_turns,
+)
 from fourfold.runtime.units import parse_bytes
 
 HELP = "the exchange of rows and gradients against MPI's own all-to-all"
 
 ELEMENT: dict[str, type[np.generic]] = {"fp32": np.float32, "bf16": np.uint16, "fp16": np.float16}
 ONE: dict[str, int] = {"fp32": 0x3F800000, "bf16": 0x3F80, "fp16": 0x3C00}
-WARM_UP = 3
-BATCHES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="per rank")
     parser.add_argument("--batch", type=int, default=2048, help="samples of a batch, all ranks")
     parser.add_argument("--pooling", type=int, nargs="+", default=[1, 20], help="ids per bag")
+    parser.add_argument("--long", type=int, default=16384, help="samples of long bags, per rank")
     parser.add_argument("--rows", type=int, default=5_000_000, help="rows of the 26 tables")
     parser.add_argument("--alpha", type=float, default=1.05, help="skew of the ids (Zipf)")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
@@ -95,6 +101,10 @@ def run(args: argparse.Namespace) -> int:
             record = measure_batch(comm, backend, args, pooling)
             if comm.rank == 0:
                 print(json.dumps(record) if args.json else batch_text(record), flush=True)
+        if args.long > 0:
+            record = measure_long_bags(comm, args)
+            if comm.rank == 0:
+                print(json.dumps(record) if args.json else long_text(record), flush=True)
     return 1 if wrong else 0
 
 
@@ -179,23 +189,6 @@ def contenders_of(comm: MPI.Intracomm, ladder: Ladder) -> dict[str, Callable[[],
     }
 
 
-def take_turns(
-    comm: MPI.Intracomm, contenders: dict[str, Callable[[], object]], rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of each call in each round, of the slowest rank. Collective."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(WARM_UP + rounds):
-        for name, call in contenders.items():
-            call()  # all find their own buffers in the cache, as far as they fit
-            comm.Barrier()
-            start = time.perf_counter()
-            call()
-            seconds = time.perf_counter() - start
-            if turn >= WARM_UP:
-                times[name].append(seconds)
-    return {name: np.max(comm.allgather(values), axis=0).tolist() for name, values in times.items()}
-
-
 def measure_size(
     comm: MPI.Intracomm, backend: MpiBackend, args: argparse.Namespace, size: int
 ) -> list[Line]:
@@ -228,77 +221,6 @@ def measure_size(
     return lines
 
 
-def draw_batches(
-    args: argparse.Namespace, sizes: Sequence[int], samples: int, pooling: int, rank: int
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64], int]]:
-    """Draw BATCHES batches of one rank: ids, offsets, samples."""
-    rng = np.random.default_rng(7 + rank)
-    offsets = np.arange(0, len(sizes) * samples * pooling + 1, pooling)
-    return [
-        (
-            np.concatenate([zipf_ids(rng, samples * pooling, n, args.alpha) for n in sizes]),
-            offsets,
-            samples,
-        )
-        for _ in range(BATCHES)
-    ]
-
-
-def measure_batch(
-    comm: MPI.Intracomm, backend: MpiBackend, args: argparse.Namespace, pooling: int
-) -> dict[str, Any]:
-    """Route, forward and backward of a DLRM batch; bytes beside TorchRec's."""
-    sizes = criteo_sizes(args.rows)
-    rank, size = backend.rank, backend.size
-    samples = args.batch * (rank + 1) // size - args.batch * rank // size
-    batches = draw_batches(args, sizes, samples, pooling, rank)
-    features = [Feature(f"C{t + 1}", t, "sum") for t in range(len(sizes))]
-    shapes = tuple(Shape(f"C{t + 1}", args.dim, rows) for t, rows in enumerate(sizes))
-    tiles = tuple(Tile(t, 0, 1, 0, args.dim, (t % size,)) for t in range(len(sizes)))
-    placement = Placement(shapes, tiles, size)
-    stats = comm.bcast(measure_lookups(features, len(sizes), batches))
-    wire: Wire = args.wire
-    replies = choose_replies(features, placement, stats, wire=wire)
-    exchange = Exchange(
-        backend, placement, features, replies=replies, wire=wire, threads=args.threads
-    )
-    routed: list[Routed] = [exchange.route(*batches[0][:2], None, samples)]
-    out = np.zeros((samples, exchange.output_dim), np.float32)
-    exchange.reply(routed[0])
-
-    def route_next() -> None:
-        ids, offsets, batch = batches[len(turns) % BATCHES]
-        turns.append(0)
-        exchange.route(ids, offsets, None, batch)
-
-    turns: list[int] = []
-    times = take_turns(
-        comm,
-        {
-            "route": route_next,
-            "forward": lambda: exchange.forward(routed[0], out),
-            "backward": lambda: exchange.backward(routed[0], out),
-        },
-        args.rounds,
-    )
-    traffic = {
-        name: comm.allreduce(getattr(routed[0].stats, name)) / size
-        for name in ("num_bytes", "torchrec_bytes", "lookups", "rows")
-    }
-    return {
-        "bench": "exchange",
-        "ranks": size,
-        "batch": args.batch,
-        "pooling": pooling,
-        "wire": args.wire,
-        "pooled_tables": replies.count("pooled"),
-        **{f"{name}_ms": round(statistics.median(v) * 1e3, 3) for name, v in times.items()},
-        **{f"{name}_best_ms": round(min(v) * 1e3, 3) for name, v in times.items()},
-        **{name: round(value) for name, value in traffic.items()},
-        "bytes_over_torchrec": round(traffic["num_bytes"] / max(traffic["torchrec_bytes"], 1), 3),
-    }
-
-
 def print_head(comm: MPI.Intracomm, args: argparse.Namespace) -> None:
     """Print what runs, and the heads of the columns."""
     library = MPI.Get_library_version().split(",")[0]
@@ -317,20 +239,4 @@ def text_of(line: Line) -> str:
         f"{line.bytes:>11}{line.count:>11}{line.type:>6}  {line.op:9}{line.time_us:>10.1f}"
         f"{line.best_us:>10.1f}{line.algbw_GBps:>8.2f}{line.busbw_GBps:>8.2f}{ratio:>7}{best:>6}"
         f"{line.wrong:>7}"
-    )
-
-
-def batch_text(record: dict[str, Any]) -> str:
-    """Show what a DLRM batch costs."""
-    times = ", ".join(
-        f"{name} {record[f'{name}_ms']:.2f} (best {record[f'{name}_best_ms']:.2f})"
-        for name in ("route", "forward", "backward")
-    )
-    return (
-        f"\nDLRM batch of {record['batch']}, {record['pooling']} ids per bag, 26 tables"
-        f" ({record['pooled_tables']} pooled by the holder), per rank and batch:\n"
-        f"  ms: {times}\n"
-        f"  {record['lookups']:,} ids ask for {record['rows']:,} reply rows;"
-        f" {record['num_bytes']:,} bytes off rank, TorchRec {record['torchrec_bytes']:,}:"
-        f" {record['bytes_over_torchrec']:.2f} x"
     )

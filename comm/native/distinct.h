@@ -1,4 +1,4 @@
-// The distinct ids of one table in one batch, numbered by first appearance.
+// The distinct ids among many, numbered by first appearance.
 //
 // One scratch serves all tables of a thread, one after the other: entries carry the epoch of the
 // table that wrote them, so nothing is cleared in between. A small table is looked up directly by
@@ -18,9 +18,7 @@ class Distinct {
  public:
   static constexpr size_t kAhead = 32;
 
-  // For n of ids[0, n), ids below `limit`: number[i] = ordinal of ids[i] among the distinct ones.
-  // The distinct ids are written to keys, how often each occurs to count; both must have room for n
-  // more. Call begin() before the first group of ids of a table; returns how many are known so far.
+  // Forgets all ids. At most n ids below `limit` may be added until the next call.
   void begin(uint64_t limit, size_t n) {
     if (++epoch_ == 0) clear();
     found_ = 0;
@@ -32,11 +30,17 @@ class Distinct {
     if (!direct_ && slots > table_.size()) table_.assign(slots, {});
   }
 
-  template <class IdAt>
-  uint32_t add(size_t n, IdAt&& id_at, uint32_t* number, uint64_t* keys, uint32_t* count) {
-    return direct_ ? add_direct(n, id_at, number, keys, count)
-                   : add_hashed(n, id_at, number, keys, count);
+  // Calls found(i, number, fresh) for i in [0, n), in order: the ordinal of id_at(i) among the
+  // distinct ids, and whether it has not been added before.
+  template <class IdAt, class Found>
+  void add(size_t n, IdAt&& id_at, Found&& found) {
+    if (direct_)
+      add_direct(n, id_at, found);
+    else
+      add_hashed(n, id_at, found);
   }
+
+  uint32_t size() const { return found_; }
 
  private:
   struct Entry {
@@ -53,25 +57,20 @@ class Distinct {
     epoch_ = 1;
   }
 
-  template <class IdAt>
-  uint32_t add_direct(size_t n, IdAt&& id_at, uint32_t* number, uint64_t* keys, uint32_t* count) {
+  template <class IdAt, class Found>
+  void add_direct(size_t n, IdAt&& id_at, Found&& found) {
     Direct* const table = direct_table_.data();
     for (size_t i = 0; i < n; ++i) {
       if (i + kAhead < n) __builtin_prefetch(&table[id_at(i + kAhead)], 1);
       Direct& entry = table[id_at(i)];
-      if (entry.epoch != epoch_) {
-        entry = {epoch_, found_};
-        keys[found_] = id_at(i);
-        count[found_++] = 0;
-      }
-      number[i] = entry.number;
-      ++count[entry.number];
+      const bool fresh = entry.epoch != epoch_;
+      if (fresh) entry = {epoch_, found_++};
+      found(i, entry.number, fresh);
     }
-    return found_;
   }
 
-  template <class IdAt>
-  uint32_t add_hashed(size_t n, IdAt&& id_at, uint32_t* number, uint64_t* keys, uint32_t* count) {
+  template <class IdAt, class Found>
+  void add_hashed(size_t n, IdAt&& id_at, Found&& found) {
     Entry* const table = table_.data();
     uint64_t key[kAhead];
     size_t home[kAhead];
@@ -86,16 +85,11 @@ class Distinct {
         size_t slot = home[i];
         while (table[slot].epoch == epoch_ && table[slot].key != key[i]) slot = (slot + 1) & mask_;
         Entry& entry = table[slot];
-        if (entry.epoch != epoch_) {
-          entry = {key[i], epoch_, found_};
-          keys[found_] = key[i];
-          count[found_++] = 0;
-        }
-        number[first + i] = entry.number;
-        ++count[entry.number];
+        const bool fresh = entry.epoch != epoch_;
+        if (fresh) entry = {key[i], epoch_, found_++};
+        found(first + i, entry.number, fresh);
       }
     }
-    return found_;
   }
 
   Array<Entry> table_;

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "parallel.h"
 #include "route.h"
+#include "tasks.h"
 
 namespace ff {
 namespace {
@@ -25,33 +25,48 @@ uint64_t message_bytes(const Table& table, int64_t ids, int64_t rows, bool weigh
   return bytes;
 }
 
-uint8_t* put(uint8_t* to, const void* from, size_t bytes) {
+void copy(void* to, const void* from, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
-  return to + bytes;
 }
 
-const uint8_t* take(const uint8_t* from, void* to, size_t bytes) {
-  if (bytes > 0) std::memcpy(to, from, bytes);
-  return from + bytes;
-}
-
-uint8_t* put_ids(uint8_t* to, const uint64_t* ids, size_t n, uint32_t id_bytes) {
-  if (id_bytes == 8) return put(to, ids, n * 8);
+void put_ids(uint8_t* to, const uint64_t* ids, size_t n, uint32_t id_bytes) {
+  if (id_bytes == 8) return copy(to, ids, n * 8);
   for (size_t i = 0; i < n; ++i) {
     const uint32_t narrow = static_cast<uint32_t>(ids[i]);
     std::memcpy(to + 4 * i, &narrow, 4);
   }
-  return to + 4 * n;
 }
 
-const uint8_t* take_ids(const uint8_t* from, int64_t* ids, size_t n, uint32_t id_bytes) {
-  if (id_bytes == 8) return take(from, ids, 8 * n);
+void take_ids(const uint8_t* from, int64_t* ids, size_t n, uint32_t id_bytes) {
+  if (id_bytes == 8) return copy(ids, from, 8 * n);
   for (size_t i = 0; i < n; ++i) {
     uint32_t narrow;
     std::memcpy(&narrow, from + 4 * i, 4);
     ids[i] = narrow;
   }
-  return from + 4 * n;
+}
+
+constexpr size_t kIdsOfShare = 1 << 15;
+
+// One of the equal shares of a link's ids and reply rows.
+struct Share {
+  size_t link, number, shares;
+
+  size_t begin(size_t n) const { return n * number / shares; }
+  size_t size(size_t n) const { return n * (number + 1) / shares - begin(n); }
+};
+
+// Calls f(share) for all shares of n links of which link i has ids_of(i) ids.
+template <class IdsOf, class F>
+void for_shares(int threads, size_t n, IdsOf&& ids_of, F&& f) {
+  std::vector<Share> shares;
+  for (size_t i = 0; i < n; ++i) {
+    const size_t of_link = ids_of(i) / kIdsOfShare + 1;
+    for (size_t k = 0; k < of_link; ++k) shares.push_back({i, k, of_link});
+  }
+  const size_t long_ones = shares.size() - n;  // short ones alone do not pay for threads
+  for_tasks(std::min<int>(threads, static_cast<int>(1 + long_ones)), shares.size(),
+            [&](size_t task, int) { f(shares[task]); });
 }
 
 }  // namespace
@@ -100,20 +115,28 @@ void Router::write_messages(Route& route) const {
                          table.rows_in(tile.bucket), route.weighted);
   });
   route.message_sent.resize(route.messages_sent.bytes);
-  parallel_for(plan_.threads, plan_.out.size(), 4, [&](size_t begin, size_t end, int) {
-    for (size_t i = begin; i < end; ++i) {
-      const Tile& tile = tile_of(i);
-      const Table& table = plan_.tables[tile.table];
-      const TableRoute& from = route.tables[tile.table];
-      const size_t id = from.first_id[tile.bucket], n = from.ids_in(tile.bucket);
-      uint8_t* to = route.message_sent.data() + route.messages_sent.offset[i];
-      to = put_ids(to, from.ids.data() + id, n, table.id_bytes);
-      if (table.pooled)
-        to = put(to, from.lengths.data() + from.first_row[tile.bucket],
-                 4 * size_t{from.rows_in(tile.bucket)});
-      for (IdValue v : kIdValues)
-        if (carries(table, v, route.weighted)) to = put(to, from.id_values[v].data() + id, 4 * n);
+  const auto ids_of = [&](size_t i) {
+    return size_t{route.tables[tile_of(i).table].ids_in(tile_of(i).bucket)};
+  };
+  for_shares(plan_.threads, plan_.out.size(), ids_of, [&](const Share& share) {
+    const Tile& tile = tile_of(share.link);
+    const Table& table = plan_.tables[tile.table];
+    const TableRoute& from = route.tables[tile.table];
+    const size_t n = from.ids_in(tile.bucket), m = from.rows_in(tile.bucket);
+    const size_t first = share.begin(n), id = from.first_id[tile.bucket] + first;
+    uint8_t* to = route.message_sent.data() + route.messages_sent.offset[share.link];
+    put_ids(to + first * table.id_bytes, from.ids.data() + id, share.size(n), table.id_bytes);
+    to += n * table.id_bytes;
+    if (table.pooled) {
+      copy(to + 4 * share.begin(m),
+           from.lengths.data() + from.first_row[tile.bucket] + share.begin(m), 4 * share.size(m));
+      to += 4 * m;
     }
+    for (IdValue v : kIdValues)
+      if (carries(table, v, route.weighted)) {
+        copy(to + 4 * first, from.id_values[v].data() + id, 4 * share.size(n));
+        to += 4 * n;
+      }
   });
   const auto row_bytes = [&](size_t i) {
     const Tile& tile = tile_of(i);
@@ -188,25 +211,31 @@ void Router::unpack(Route& route) const {
     route.values[v].resize(some ? ids : 0);
   }
   const size_t own = plan_.out_first[plan_.rank];
-  parallel_for(plan_.threads, segments, 4, [&](size_t begin, size_t end, int) {
-    for (size_t s = begin; s < end; ++s) {
-      const size_t held_tile = s / peers, peer = s % peers, i = plan_.in_link(held_tile, peer);
-      const uint8_t* from =
-          plan_.in[i].peer == plan_.rank
-              ? route.message_sent.data() + route.messages_sent.offset[own + held_tile]
-              : route.message_got.data() + route.messages_got.offset[i];
-      const size_t n = route.in_ids[i], m = route.in_rows[i];
-      const Table& table = plan_.tables[plan_.tiles[plan_.in[i].tile].table];
-      from = take_ids(from, route.ids.data() + route.first[s], n, table.id_bytes);
-      if (table.pooled) from = take(from, route.lengths.data() + first_length[s], 4 * m);
-      const bool weighted = header(route.header_got, headers_got_, plan_.in[i].peer)[kWeighted];
-      for (IdValue v : kIdValues) {
-        if (route.values[v].size() == 0) continue;
-        float* const to = route.values[v].data() + route.first[s];
-        if (carries(table, v, weighted))
-          from = take(from, to, 4 * n);
-        else
-          std::fill_n(to, n, 1.0f);
+  const auto link_of = [&](size_t s) { return plan_.in_link(s / peers, s % peers); };
+  const auto ids_of = [&](size_t s) { return static_cast<size_t>(route.in_ids[link_of(s)]); };
+  for_shares(plan_.threads, segments, ids_of, [&](const Share& share) {
+    const size_t s = share.link, i = link_of(s), n = ids_of(s), m = route.in_rows[i];
+    const uint8_t* from =
+        plan_.in[i].peer == plan_.rank
+            ? route.message_sent.data() + route.messages_sent.offset[own + s / peers]
+            : route.message_got.data() + route.messages_got.offset[i];
+    const Table& table = plan_.tables[plan_.tiles[plan_.in[i].tile].table];
+    const size_t first = share.begin(n), id = route.first[s] + first;
+    take_ids(from + first * table.id_bytes, route.ids.data() + id, share.size(n), table.id_bytes);
+    from += n * table.id_bytes;
+    if (table.pooled) {
+      copy(route.lengths.data() + first_length[s] + share.begin(m), from + 4 * share.begin(m),
+           4 * share.size(m));
+      from += 4 * m;
+    }
+    const bool weighted = header(route.header_got, headers_got_, plan_.in[i].peer)[kWeighted];
+    for (IdValue v : kIdValues) {
+      if (route.values[v].size() == 0) continue;
+      if (carries(table, v, weighted)) {
+        copy(route.values[v].data() + id, from + 4 * first, 4 * share.size(n));
+        from += 4 * n;
+      } else {
+        std::fill_n(route.values[v].data() + id, share.size(n), 1.0f);
       }
     }
   });

@@ -50,11 +50,12 @@ using TileSpec = std::tuple<uint32_t, uint32_t, uint32_t, uint32_t, std::vector<
 
 Plan plan_of(int32_t rank, int32_t size, int32_t threads, uint8_t wire,
              const std::vector<TableSpec>& tables, const std::vector<FeatureSpec>& features,
-             const std::vector<TileSpec>& tiles) {
+             const std::vector<TileSpec>& tiles, uint32_t chunk) {
   Plan plan;
   plan.rank = rank;
   plan.size = size;
   plan.threads = threads;
+  plan.chunk = std::max(1u, chunk);
   plan.wire = static_cast<Dtype>(wire);
   for (const auto& [name, dim, limit, dynamic, hashed, pooled, credited] : tables) {
     Table& table = plan.tables.emplace_back();
@@ -172,10 +173,11 @@ void bind_router(nb::module_& m) {
           "__init__",
           [](Router* self, int32_t rank, int32_t size, int32_t threads, uint8_t wire,
              const std::vector<TableSpec>& tables, const std::vector<FeatureSpec>& features,
-             const std::vector<TileSpec>& tiles) {
-            new (self) Router(plan_of(rank, size, threads, wire, tables, features, tiles));
+             const std::vector<TileSpec>& tiles, uint32_t chunk) {
+            new (self) Router(plan_of(rank, size, threads, wire, tables, features, tiles, chunk));
           },
-          "rank"_a, "size"_a, "threads"_a, "wire"_a, "tables"_a, "features"_a, "tiles"_a)
+          "rank"_a, "size"_a, "threads"_a, "wire"_a, "tables"_a, "features"_a, "tiles"_a,
+          "chunk"_a = kChunk)
       .def_prop_ro("headers_sent", [](const Router& r) { return tuple_of(r.headers_sent()); })
       .def_prop_ro("headers_got", [](const Router& r) { return tuple_of(r.headers_got()); })
       .def_prop_ro(

@@ -39,6 +39,12 @@ struct Table {
   }
 
   Placer placer() const { return {place, limit, dynamic, hashed}; }
+
+  // The position that placer() gives, without the bucket.
+  uint64_t position_of(int64_t raw) const {
+    const uint64_t id = id_from(raw);
+    return dynamic ? id : place.by.quotient(id);
+  }
 };
 
 struct Feature {
@@ -98,8 +104,12 @@ struct Piece {
   std::vector<Source> sources;  // (buckets,)
 };
 
+// Smaller chunks repeat too many ids of each other.
+inline constexpr uint32_t kChunk = 65'000;
+
 struct Plan {
   int32_t rank = 0, size = 1, threads = 1;
+  uint32_t chunk = kChunk;  // lookups of a chunk where a table is cut, at least
   Dtype wire = Dtype::fp32;
   std::vector<Table> tables;
   std::vector<Feature> features;

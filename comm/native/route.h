@@ -91,14 +91,40 @@ struct Route {
       on_device;  // where the step runs on a GPU: what it needs of all this
 };
 
+// The distinct ids of a chunk of a table's lookups (rows_route.h), numbered by first appearance.
+struct ChunkIds {
+  // A reply row: its number in the table and the place of its next entry.
+  struct Row {
+    uint32_t number, cursor;
+  };
+
+  Array<uint64_t> id;
+  Array<uint32_t> lookups;  // of the id; from `count` on 0 where an earlier chunk has it
+  Array<Row> row;           // empty where number is the one in the chunk: `lookups` is the cursor
+  Array<uint16_t> bucket;   // empty for a table of one bucket
+
+  // Where chunks are merged: the same ids by part, a hash of the id. A thread that has a part goes
+  // through one run of these per chunk.
+  struct Entry {
+    uint64_t id;       // from `assign` on the number of the reply row
+    uint32_t local;    // number in the chunk
+    uint32_t in_part;  // distinct id of the part
+    uint32_t count;    // lookups in the chunk; from `merge` on those in earlier chunks
+    uint32_t cursor;   // from `merge` on lookups of the row that it opens, or 0
+  };
+  Array<uint32_t> first_of_part;  // (parts + 1)
+  Array<Entry> by_part;
+};
+
 // Working memory of one thread while it builds tables, one after the other.
 struct Scratch {
   Distinct distinct;
-  Array<uint32_t> count;                // (rows or bags + 1,): occurrences, then cursors
-  Array<uint32_t> place;                // (rows,)
-  Array<uint16_t> bucket;               // (rows or lookups,)
-  Array<uint64_t> position;             // (rows or lookups,)
-  Array<uint32_t> ids, rows, last_bag;  // (buckets,)
+  ChunkIds ids;                                 // of a table that is one chunk
+  Array<uint16_t> part;                         // (distinct ids of a chunk,)
+  Array<ChunkIds::Row> row;                     // (distinct ids of a part,)
+  Array<ChunkIds::Entry*> opened;               // (distinct ids of a part,): first appearances
+  Array<uint32_t> cursor;                       // (parts or bags or distinct ids of a part,)
+  Array<uint32_t> next_id, next_row, last_bag;  // (buckets,)
 };
 
 // What is wrong with a batch, in the user's words. Thrown by Router::route before any message.
@@ -106,9 +132,13 @@ struct BadBatch {
   std::string message;
 };
 
+struct Bags;
+class TableBuilder;
+
 class Router {
  public:
   explicit Router(Plan plan);
+  ~Router();
   Router(const Router&) = delete;
   Router& operator=(const Router&) = delete;
 
@@ -136,18 +166,28 @@ class Router {
   const Array<uint8_t>& segment_replies() const { return segment_replies_; }
 
  private:
+  struct TableTask {
+    TableBuilder* table;
+    size_t number;
+  };
+
   std::shared_ptr<Route> acquire();
   void write_header(Route& route, bool failed) const;
+  void build_tables(Route& route, const Bags& bags);
   void write_messages(Route& route) const;
   void count_traffic(Route& route) const;
-  const float* spread_credits(const int64_t* offsets, const float* credits, int64_t batch);
+  void check_bags(const Bags& bags, size_t num_ids);
+  void spread_credits(const Bags& bags);
 
   const Plan plan_;
   Layout headers_sent_, headers_got_;
   Array<int32_t> segment_tile_;
   Array<uint8_t> segment_pooled_, segment_replies_;
-  std::vector<Scratch> scratch_;                // per thread
-  Array<float> credits_;                        // (L,): of the batch being routed
+  std::vector<std::unique_ptr<TableBuilder>> builders_;  // per table
+  std::vector<TableTask> tasks_;                         // of a stage
+  std::vector<Scratch> scratch_;                         // per thread
+  Array<uint8_t> single_;  // (features,): every bag of the batch has exactly one id
+  Array<float> credits_;   // (L,): of the batch being routed, where bags do not tell them
   std::vector<std::shared_ptr<Route>> routes_;  // reused as soon as nobody else holds one
 };
 

@@ -6,23 +6,13 @@
 #include "parallel.h"
 #include "route.h"
 #include "table_route.h"
+#include "tasks.h"
 
 namespace ff {
 namespace {
 
-void check_bags(const Bags& bags, size_t features, size_t num_ids) {
-  const size_t n = features * static_cast<size_t>(bags.batch);
-  if (num_ids > INT32_MAX || n > INT32_MAX)
-    throw BadBatch{"a batch of " + std::to_string(num_ids) + " ids in " + std::to_string(n) +
-                   " bags on one rank: at most 2**31 - 1 of each are supported; use a smaller "
-                   "batch or more dense ranks"};
-  bool rising = bags.offsets[0] == 0;
-  for (size_t i = 0; i < n; ++i) rising &= bags.offsets[i] <= bags.offsets[i + 1];
-  if (!rising || bags.offsets[n] != static_cast<int64_t>(num_ids))
-    throw BadBatch{"offsets must rise from 0 to the number of ids (" + std::to_string(num_ids) +
-                   "); they start at " + std::to_string(bags.offsets[0]) + " and end at " +
-                   std::to_string(bags.offsets[n]) + (rising ? "" : ", and fall somewhere")};
-}
+constexpr size_t kChunksOfThread = 4;   // so that all end together
+constexpr size_t kBagsOfThread = 8192;  // fewer are not worth another thread
 
 void check_credits(const float* credits, int64_t batch) {
   for (int64_t b = 0; b < batch; ++b)
@@ -34,6 +24,8 @@ void check_credits(const float* credits, int64_t batch) {
 }  // namespace
 
 Router::Router(Plan plan) : plan_(std::move(plan)), scratch_(std::max(1, plan_.threads)) {
+  for (const Table& table : plan_.tables) builders_.push_back(TableBuilder::make(plan_, table));
+  single_.resize(plan_.features.size());
   lay_out_headers(headers_sent_, plan_, true);
   lay_out_headers(headers_got_, plan_, false);
   const size_t peers = static_cast<size_t>(plan_.size), segments = plan_.segments();
@@ -48,6 +40,8 @@ Router::Router(Plan plan) : plan_(std::move(plan)), scratch_(std::max(1, plan_.t
   }
 }
 
+Router::~Router() = default;
+
 std::shared_ptr<Route> Router::acquire() {
   for (const std::shared_ptr<Route>& route : routes_) {
     if (route.use_count() > 1) continue;
@@ -60,41 +54,95 @@ std::shared_ptr<Route> Router::acquire() {
 std::shared_ptr<Route> Router::route(const int64_t* ids, size_t num_ids, const int64_t* offsets,
                                      const float* weights, const float* credits, int64_t batch,
                                      bool live) {
-  Bags bags{ids, offsets, weights, batch};
-  check_bags(bags, plan_.features.size(), num_ids);
-  for (uint32_t f = 0; f < plan_.features.size(); ++f) check_ids(plan_, f, bags);
-  if (plan_.credited) bags.credits = spread_credits(offsets, credits, batch);
+  Bags bags{ids, offsets, weights, batch, credits, nullptr, single_.data()};
+  check_bags(bags, num_ids);
+  if (plan_.credited) {
+    spread_credits(bags);
+    bags.lookup_credits = credits_.data();
+  }
   const std::shared_ptr<Route> route = acquire();
   route->batch = batch;
   route->live = live;
   route->weighted = weights != nullptr;
-  route->tables.resize(plan_.tables.size());
-  std::atomic<uint32_t> next{0};
-  const size_t threads = std::min(scratch_.size(), plan_.tables.size());
-  parallel_for(static_cast<int>(threads), threads, 1, [&](size_t, size_t, int worker) {
-    for (uint32_t t = next++; t < plan_.tables.size(); t = next++)
-      TableBuilder{plan_, plan_.tables[t], bags, route->tables[t], scratch_[worker]}.build();
-  });
+  build_tables(*route, bags);
   write_header(*route, false);
   write_messages(*route);
   count_traffic(*route);
   return route;
 }
 
-// Gives every id the credit of its sample, so that credits are dealt with as weights are.
-const float* Router::spread_credits(const int64_t* offsets, const float* credits, int64_t batch) {
-  check_credits(credits, batch);
-  const size_t features = plan_.features.size();
-  credits_.resize(static_cast<size_t>(offsets[features * static_cast<size_t>(batch)]));
-  parallel_for(plan_.threads, features, 4, [&](size_t begin, size_t end, int) {
-    for (size_t f = begin; f < end; ++f) {
-      if (!plan_.tables[plan_.features[f].table].credited) continue;
-      const int64_t* const bags = offsets + f * static_cast<size_t>(batch);
-      for (int64_t b = 0; b < batch; ++b)
-        for (int64_t l = bags[b]; l < bags[b + 1]; ++l) credits_[l] = credits[b];
-    }
+// Finds, too, which features have one id in every bag.
+void Router::check_bags(const Bags& bags, size_t num_ids) {
+  const size_t features = plan_.features.size(), batch = static_cast<size_t>(bags.batch);
+  const size_t n = features * batch;
+  if (num_ids > INT32_MAX || n > INT32_MAX)
+    throw BadBatch{"a batch of " + std::to_string(num_ids) + " ids in " + std::to_string(n) +
+                   " bags on one rank: at most 2**31 - 1 of each are supported; use a smaller "
+                   "batch or more dense ranks"};
+  std::atomic<bool> falls{false};
+  parallel_for(plan_.threads, features, kBagsOfThread / (batch + 1) + 1,
+               [&](size_t begin, size_t end, int) {
+                 for (size_t f = begin; f < end; ++f) {
+                   const int64_t* const offsets = bags.of(static_cast<uint32_t>(f));
+                   bool bad = false, single = true;
+                   for (size_t b = 0; b < batch; ++b) {
+                     bad |= offsets[b] > offsets[b + 1];
+                     single &= offsets[b] + 1 == offsets[b + 1];
+                   }
+                   single_[f] = single;
+                   if (bad) falls = true;
+                 }
+               });
+  if (falls || bags.offsets[0] != 0 || bags.offsets[n] != static_cast<int64_t>(num_ids))
+    throw BadBatch{"offsets must rise from 0 to the number of ids (" + std::to_string(num_ids) +
+                   "); they start at " + std::to_string(bags.offsets[0]) + " and end at " +
+                   std::to_string(bags.offsets[n]) + (falls ? ", and fall somewhere" : "")};
+}
+
+// All tables, stage by stage.
+void Router::build_tables(Route& route, const Bags& bags) {
+  route.tables.resize(plan_.tables.size());
+  const size_t lookups = static_cast<size_t>(bags.offsets[plan_.features.size() * bags.batch]);
+  // A table within a thread's share of the batch stays whole: to put chunks together has a price.
+  const size_t share = lookups / scratch_.size();
+  const size_t chunk = std::max<size_t>(plan_.chunk, share / kChunksOfThread);
+  std::vector<TableBuilder*> tables;
+  for (size_t t = 0; t < builders_.size(); ++t) {
+    builders_[t]->begin(bags, route.tables[t], share, chunk);
+    tables.push_back(builders_[t].get());
+  }
+  std::stable_sort(tables.begin(), tables.end(), [](const auto* a, const auto* b) {
+    return a->task_size() > b->task_size();  // long tasks first, so that threads end together
   });
-  return credits_.data();
+  std::atomic<bool> bad{false};
+  for (int stage = 0; stage < TableBuilder::kStages; ++stage) {
+    tasks_.clear();
+    for (TableBuilder* table : tables)
+      for (size_t i = 0; i < table->tasks(stage); ++i) tasks_.push_back({table, i});
+    for_tasks(plan_.threads, tasks_.size(), [&](size_t i, int worker) {
+      if (!tasks_[i].table->run(stage, tasks_[i].number, scratch_[worker])) bad = true;
+    });
+    if (bad)
+      for (uint32_t f = 0; f < plan_.features.size(); ++f) check_ids(plan_, f, bags);
+    for (TableBuilder* table : tables) table->end(stage);
+  }
+}
+
+// Gives every id the credit of its sample, where bags are not samples or ids travel as they come.
+void Router::spread_credits(const Bags& bags) {
+  check_credits(bags.credits, bags.batch);
+  const size_t batch = static_cast<size_t>(bags.batch);
+  const size_t ranges = (batch + kBagsOfThread - 1) / kBagsOfThread;
+  credits_.resize(static_cast<size_t>(bags.offsets[plan_.features.size() * batch]));
+  for_tasks(plan_.threads, plan_.features.size() * ranges, [&](size_t i, int) {
+    const Feature& feature = plan_.features[i / ranges];
+    const Table& table = plan_.tables[feature.table];
+    if (!table.credited || (!table.pooled && feature.pooling != Pooling::none)) return;
+    const int64_t* const offsets = bags.of(static_cast<uint32_t>(i / ranges));
+    const size_t begin = i % ranges * kBagsOfThread;
+    for (size_t b = begin; b < std::min(batch, begin + kBagsOfThread); ++b)
+      std::fill(&credits_[offsets[b]], &credits_[offsets[b + 1]], bags.credits[b]);
+  });
 }
 
 std::shared_ptr<Route> Router::refuse() {

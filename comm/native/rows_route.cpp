@@ -1,140 +1,310 @@
-// Replies "rows": every distinct id of the batch travels once, and comes back as a row.
-#include <algorithm>
+#include "rows_route.h"
 
-#include "table_route.h"
+#include <algorithm>
+#include <bit>
 
 namespace ff {
+namespace {
 
-// begin[bag] for replies "rows": the entries of a bag are its lookups.
-void TableBuilder::begin_lookups() {
+constexpr size_t kIdsToCheck = 4096;     // ids that are still in the cache when they are numbered
+constexpr size_t kRowsOfTask = 1 << 14;  // that get their credits
+constexpr size_t kMostParts = 256;
+constexpr size_t kLookupsOfPart = 1 << 17;  // whose distinct ids fit in a core's own cache
+
+}  // namespace
+
+std::unique_ptr<TableBuilder> make_rows_builder(const Plan& plan, const Table& table) {
+  return std::make_unique<RowsBuilder>(plan, table);
+}
+
+size_t RowsBuilder::tasks(int stage) const {
+  if (whole()) return stage == kNumber ? 1 : 0;
+  if (stage == kMerge || stage == kShare) return parts();
+  if (stage == kCredit) return table_.credited ? (route_->rows + kRowsOfTask - 1) / kRowsOfTask : 0;
+  return chunks_.size();
+}
+
+bool RowsBuilder::run(int stage, size_t task, Scratch& scratch) {
+  if (whole()) return build(scratch);
+  switch (stage) {
+    case kNumber:
+      if (!number_ids(chunks_[task], ids_[task], scratch)) return false;
+      find_buckets(ids_[task]);
+      sort_by_part(ids_[task], scratch);
+      break;
+    case kMerge:
+      merge(task, scratch);
+      break;
+    case kCount:
+      take_totals(ids_[task]);
+      count_rows(task, ids_[task]);
+      break;
+    case kAssign:
+      assign_rows(task, ids_[task]);
+      give_numbers(ids_[task]);
+      break;
+    case kShare:
+      share(task, scratch);
+      break;
+    case kEnter:
+      take_numbers(ids_[task]);
+      enter(chunks_[task], ids_[task]);
+      break;
+    case kCredit:
+      add_credits(task * kRowsOfTask, std::min<size_t>(route_->rows, (task + 1) * kRowsOfTask));
+  }
+  return true;
+}
+
+void RowsBuilder::end(int stage) {
+  if (stage == kCount && !whole()) lay_out_rows();
+}
+
+bool RowsBuilder::build(Scratch& scratch) {
+  if (!number_ids(chunks_[0], scratch.ids, scratch)) return false;
+  find_buckets(scratch.ids);
+  count_rows(0, scratch.ids);
+  lay_out_rows();
+  assign_rows(0, scratch.ids);
+  enter(chunks_[0], scratch.ids);
+  if (table_.credited) add_credits(0, route_->rows);
+  return true;
+}
+
+void RowsBuilder::make_room() {
+  TableRoute& route = *route_;
   route.all_single = true;
   for (const Slice& slice : route.slices) route.all_single &= slice.single;
   route.begin.resize(route.all_single ? 0 : route.bags + 1);
-  if (route.all_single) return;
-  for_features([&](Slice& slice, const Feature& feature, auto* offsets) {
-    uint32_t* const begin = route.begin.data() + slice.first_bag;
-    for (uint32_t b = 0; b < slice.bags; ++b)
-      begin[b] =
-          slice.first_entry +
-          (feature.pooling == Pooling::none ? b : static_cast<uint32_t>(offsets[b] - offsets[0]));
-  });
-  route.begin[route.bags] = route.entries;
-}
-
-// Distinct ids of all features of the table, in order of first appearance. Leaves the number of
-// each id in route.row, how often it occurs in scratch.count, the ids in route.ids.
-void TableBuilder::number_ids() {
+  if (!route.all_single) route.begin[route.bags] = route.entries;
   route.row.resize(route.entries);
-  route.ids.resize(route.entries);
-  scratch.count.resize(route.entries);
-  scratch.distinct.begin(table.limit, route.entries);
-  route.rows = 0;
-  for_features([&](Slice& slice, const Feature&, auto* offsets) {
-    const int64_t* const ids = bags.ids + offsets[0];
-    const size_t n = static_cast<size_t>(offsets[bags.batch] - offsets[0]);
-    uint32_t* const row = route.row.data() + slice.first_entry;
-    const auto add = [&](auto&& id_at) {
-      return scratch.distinct.add(n, id_at, row, route.ids.data(), scratch.count.data());
-    };
-    route.rows = table.hashed ? add([&](size_t i) { return table.id_from(ids[i]); })
-                              : add([&](size_t i) { return static_cast<uint64_t>(ids[i]); });
+  route.bag.resize(route.entries);
+  route.bucket.resize(table_.buckets > 1 ? route.entries : 0);
+  route.weight.resize(bags_->weights != nullptr ? route.entries : 0);
+  route.coefficient.resize(bags_->weights != nullptr || table_.mean ? route.entries : 0);
+  route.lengths.resize(0);
+  for (Array<float>& values : route.id_values) values.resize(0);
+  next_row_.resize(chunks_.size() * table_.buckets);
+  next_entry_.resize(chunks_.size() * table_.buckets);
+  if (whole()) return;
+  if (ids_.size() < chunks_.size()) ids_.resize(chunks_.size());
+  const size_t parts = std::max(chunks_.size(), route.entries / kLookupsOfPart);
+  part_bits_ = static_cast<uint32_t>(std::bit_width(std::min(kMostParts, parts)) - 1);
+}
+
+// The distinct ids of all features, in order of first appearance in the chunk, and how often each
+// occurs. Leaves the number of each id in route.row. False when an id does not belong to the table.
+bool RowsBuilder::number_ids(const Chunk& chunk, ChunkIds& ids, Scratch& scratch) const {
+  ids.lookups.resize(chunk.size());
+  ids.id.resize(chunk.size());
+  scratch.distinct.begin(table_.limit, chunk.size());
+  bool good = true;
+  for_stretches(chunk, [&](const Stretch& stretch) {
+    for (size_t first = 0; good && first < stretch.size(); first += kIdsToCheck) {
+      const size_t n = std::min(kIdsToCheck, stretch.size() - first);
+      const int64_t* const from = bags_->ids + stretch.first + first;
+      good = belong(from, n);
+      if (!good) return;
+      uint32_t* const row = route_->row.data() + stretch.entry + first;
+      const auto add = [&, id = ids.id.data(), lookups = ids.lookups.data()](auto&& id_at) {
+        scratch.distinct.add(n, id_at, [&](size_t i, uint32_t number, bool fresh) {
+          row[i] = number;
+          if (fresh) {
+            id[number] = id_at(i);
+            lookups[number] = 0;
+          }
+          ++lookups[number];
+        });
+      };
+      if (table_.hashed)
+        add([&](size_t i) { return table_.id_from(from[i]); });
+      else
+        add([&](size_t i) { return static_cast<uint64_t>(from[i]); });
+    }
+  });
+  ids.lookups.resize(scratch.distinct.size());
+  ids.id.resize(scratch.distinct.size());
+  return good;
+}
+
+void RowsBuilder::find_buckets(ChunkIds& ids) const {
+  ids.bucket.resize(table_.buckets > 1 ? ids.id.size() : 0);
+  if (table_.buckets == 1) return;
+  Placer placer = table_.placer();
+  placer.hashed = false;  // they are ids of the table already
+  for (size_t u = 0; u < ids.id.size(); ++u)
+    ids.bucket[u] = static_cast<uint16_t>(placer(static_cast<int64_t>(ids.id[u])).bucket);
+}
+
+// Rows that the chunk opens, and their entries, per bucket.
+void RowsBuilder::count_rows(size_t chunk, const ChunkIds& ids) {
+  uint32_t* const rows = rows_of(chunk);
+  uint32_t* const entries = entries_of(chunk);
+  const uint32_t* const lookups = ids.lookups.data();
+  std::fill_n(rows, table_.buckets, 0);
+  std::fill_n(entries, table_.buckets, 0);
+  if (table_.buckets > 1) {
+    for (size_t u = 0; u < ids.id.size(); ++u) {
+      rows[ids.bucket[u]] += lookups[u] > 0;
+      entries[ids.bucket[u]] += lookups[u];
+    }
+  } else {
+    uint32_t opened = 0, sum = 0;
+    for (size_t u = 0; u < ids.id.size(); ++u) {
+      opened += lookups[u] > 0;
+      sum += lookups[u];
+    }
+    rows[0] = opened;
+    entries[0] = sum;
+  }
+}
+
+// Rows are ordered by bucket, then by chunk.
+void RowsBuilder::lay_out_rows() {
+  TableRoute& route = *route_;
+  route.first_row.resize(table_.buckets + 1);
+  route.first_id.resize(table_.buckets + 1);
+  route.lookups.resize(table_.buckets);
+  uint32_t row = 0, entry = 0;
+  for (uint32_t b = 0; b < table_.buckets; ++b) {
+    route.first_row[b] = route.first_id[b] = row;
+    const uint32_t before = entry;
+    for (size_t c = 0; c < chunks_.size(); ++c) {
+      row += std::exchange(rows_of(c)[b], row);
+      entry += std::exchange(entries_of(c)[b], entry);
+    }
+    route.lookups[b] = entry - before;
+  }
+  route.first_row[table_.buckets] = route.first_id[table_.buckets] = route.rows = row;
+  route.ids.resize(row);
+  route.start.resize(row + 1);
+  route.start[row] = entry;
+  route.id_values[kCredits].resize(table_.credited ? row : 0);
+}
+
+// Numbers of the rows that the chunk opens, start and ids.
+void RowsBuilder::assign_rows(size_t chunk, ChunkIds& ids) {
+  uint32_t* const rows = rows_of(chunk);
+  uint32_t* const entries = entries_of(chunk);
+  ids.row.resize(whole() && table_.buckets == 1 ? 0 : ids.id.size());
+  uint32_t row = rows[0], entry = entries[0];
+  if (table_.buckets > 1)
+    assign_rows(ids,
+                [&](size_t u) { return NextRow{rows[ids.bucket[u]], entries[ids.bucket[u]]}; });
+  else
+    assign_rows(ids, [&](size_t) { return NextRow{row, entry}; });
+}
+
+// Nothing is skipped by a branch: which ids are new to the table cannot be predicted.
+template <class NextOf>
+void RowsBuilder::assign_rows(ChunkIds& ids, NextOf&& next_of) {
+  uint32_t* const start = route_->start.data();
+  uint64_t* const to = route_->ids.data();
+  uint32_t* const lookups = ids.lookups.data();
+  ChunkIds::Row* const rows = ids.row.size() > 0 ? ids.row.data() : nullptr;
+  const bool divided = table_.buckets > 1 && !table_.dynamic;
+  uint32_t no_start;
+  uint64_t no_id;
+  for (size_t u = 0; u < ids.id.size(); ++u) {
+    const NextRow next = next_of(u);
+    const uint32_t n = lookups[u];
+    *(n > 0 ? start + next.row : &no_start) = next.entry;
+    *(n > 0 ? to + next.row : &no_id) = divided ? table_.place.by.quotient(ids.id[u]) : ids.id[u];
+    if (rows != nullptr)
+      rows[u] = {next.row, next.entry};
+    else
+      lookups[u] = next.entry;
+    next.row += n > 0;
+    next.entry += n;
+  }
+}
+
+// begin[bag]: the entries of a bag are its lookups.
+void RowsBuilder::begin_bags(const Chunk& chunk) {
+  if (route_->all_single) return;
+  for_stretches(chunk, [&](const Stretch& stretch) {
+    uint32_t* const begin = route_->begin.data() + stretch.slice.first_bag;
+    const bool sequence = stretch.feature.pooling == Pooling::none;
+    for (uint32_t b = stretch.begin; b < stretch.end; ++b)
+      begin[b] = stretch.slice.first_entry +
+                 (sequence ? b : static_cast<uint32_t>(stretch.offsets[b] - stretch.offsets[0]));
   });
 }
 
-// Counting sort of the distinct ids by bucket, stable; scratch.count follows them.
-void TableBuilder::sort_rows() {
-  const uint32_t rows = route.rows;
-  scratch.bucket.resize(rows);
-  scratch.position.resize(rows);
-  scratch.place.resize(2 * size_t{rows});
-  scratch.rows.assign(table.buckets, 0);
-  Placer placer = table.placer();
-  placer.hashed = false;  // they are ids of the table already
-  for (uint32_t u = 0; u < rows; ++u) {
-    const Buckets::Place place = placer(static_cast<int64_t>(route.ids[u]));
-    scratch.bucket[u] = static_cast<uint16_t>(place.bucket);
-    scratch.position[u] = place.position;
-    ++scratch.rows[place.bucket];
-  }
-  prefix(route.first_row, scratch.rows.data(), table.buckets);
-  uint32_t* const place = scratch.place.data();
-  uint32_t* const count = place + rows;
-  std::copy_n(scratch.count.data(), rows, count);
-  for (uint32_t u = 0; u < rows; ++u) {
-    place[u] = scratch.rows[scratch.bucket[u]]++;
-    route.ids[place[u]] = scratch.position[u];
-    scratch.count[place[u]] = count[u];
-  }
-  route.bucket.resize(route.entries);
-  for (uint32_t e = 0; e < route.entries; ++e) {
-    route.bucket[e] = scratch.bucket[route.row[e]];
-    route.row[e] = place[route.row[e]];
-  }
+void RowsBuilder::copy_weights(const Chunk& chunk) {
+  if (bags_->weights == nullptr) return;
+  for_stretches(chunk, [&](const Stretch& stretch) {
+    std::copy_n(bags_->weights + stretch.first, stretch.size(),
+                route_->weight.data() + stretch.entry);
+  });
 }
 
-// Per bucket: how many lookups its rows stand for.
-void TableBuilder::count_lookups() {
-  route.lookups.resize(table.buckets);
-  for (uint32_t b = 0; b < table.buckets; ++b)
-    route.lookups[b] = route.start[route.first_row[b + 1]] - route.start[route.first_row[b]];
+// row, bucket, bag, coefficient of the chunk's lookups. They are the next entries of their rows.
+void RowsBuilder::enter(const Chunk& chunk, ChunkIds& ids) {
+  begin_bags(chunk);
+  scale_bags(chunk);
+  copy_weights(chunk);
+  uint32_t* const row = route_->row.data();
+  ChunkIds::Row* const rows = ids.row.data();
+  const auto renumber = [&](uint32_t e) {
+    ChunkIds::Row& of = rows[row[e]];
+    row[e] = of.number;
+    return of.cursor++;
+  };
+  if (table_.buckets > 1)
+    enter_lookups(chunk, [&](uint32_t e) {
+      route_->bucket[e] = ids.bucket[row[e]];
+      return renumber(e);
+    });
+  else if (ids.row.size() > 0)
+    enter_lookups(chunk, renumber);
+  else
+    enter_lookups(chunk, [&, next = ids.lookups.data()](uint32_t e) { return next[row[e]]++; });
 }
 
-// start, bag, coefficient: the entries of each row, in lookup order. scratch.count holds how many.
-void TableBuilder::transpose_rows() {
-  route.start.resize(route.rows + 1);
-  uint32_t* const cursor = scratch.count.data();
-  uint32_t sum = 0;
-  for (uint32_t u = 0; u < route.rows; ++u) {
-    route.start[u] = sum;
-    sum += std::exchange(cursor[u], sum);
-  }
-  route.start[route.rows] = sum;
-  route.bag.resize(route.entries);
+// place(e): where lookup e goes among the entries of its row.
+template <class Place>
+void RowsBuilder::enter_lookups(const Chunk& chunk, Place&& place) {
+  TableRoute& route = *route_;
   const bool weighted = route.weight.size() > 0, scaled = route.scale.size() > 0;
-  route.coefficient.resize(weighted || scaled ? route.entries : 0);
-  const uint32_t* const row = route.row.data();
-  uint32_t* const bags_of_row = route.bag.data();
-  for_entries([&](uint32_t bag, uint32_t e) {
-    const uint32_t at = cursor[row[e]]++;
-    bags_of_row[at] = bag;
+  uint32_t* const bag_of = route.bag.data();
+  const auto enter = [&](uint32_t bag, uint32_t e) {
+    const uint32_t at = place(e);
+    bag_of[at] = bag;
     if (weighted || scaled)
       route.coefficient[at] =
           (weighted ? route.weight[e] : 1.0f) * (scaled ? route.scale[bag] : 1.0f);
+  };
+  for_stretches(chunk, [&](const Stretch& stretch) {
+    uint32_t e = stretch.entry;
+    if (stretch.slice.single) {
+      for (uint32_t b = stretch.begin; b < stretch.end; ++b)
+        enter(stretch.slice.first_bag + b, e++);
+      return;
+    }
+    for (uint32_t b = stretch.begin; b < stretch.end; ++b) {
+      const auto n = static_cast<uint32_t>(stretch.offsets[b + 1] - stretch.offsets[b]);
+      for (const uint32_t end = e + n; e < end; ++e) enter(stretch.slice.first_bag + b, e);
+    }
   });
 }
 
-// The credit of a row: those of its lookups, added in their order.
-void TableBuilder::add_credits() {
-  Array<float>& credit = route.id_values[kCredits];
-  credit.assign(route.rows, 0.0f);
-  for_features([&](Slice& slice, const Feature&, auto* offsets) {
-    const int64_t first = offsets[0], n = offsets[bags.batch] - first;
-    const uint32_t* const row = route.row.data() + slice.first_entry;
-    for (int64_t i = 0; i < n; ++i) credit[row[i]] += bags.credits[first + i];
-  });
-}
-
-void TableBuilder::build_rows() {
-  begin_lookups();
-  number_ids();
-  route.bucket.resize(0);
-  route.first_row.resize(2);
-  route.first_row[0] = 0;
-  route.first_row[1] = route.rows;
-  if (table.buckets > 1) sort_rows();
-  route.first_id.resize(table.buckets + 1);
-  std::copy_n(route.first_row.data(), table.buckets + 1, route.first_id.data());
-  route.lengths.resize(0);
-  for (Array<float>& values : route.id_values) values.resize(0);
-  if (table.credited) add_credits();
-  route.weight.resize(bags.weights != nullptr ? route.entries : 0);
-  if (bags.weights != nullptr)
-    for_features([&](Slice& slice, const Feature&, auto* offsets) {
-      std::copy(bags.weights + offsets[0], bags.weights + offsets[bags.batch],
-                route.weight.data() + slice.first_entry);
-    });
-  transpose_rows();
-  count_lookups();
+// The credit of a row: those of its lookups, added in their order. Its bags rise, and so do the
+// features they belong to.
+void RowsBuilder::add_credits(size_t begin, size_t end) {
+  const TableRoute& route = *route_;
+  for (size_t r = begin; r < end; ++r) {
+    size_t j = 0;
+    float sum = 0.0f;
+    for (uint32_t e = route.start[r]; e < route.start[r + 1]; ++e) {
+      const uint32_t bag = route.bag[e];
+      while (bag >= route.slices[j].first_bag + route.slices[j].bags) ++j;
+      const uint32_t f = table_.features[j], b = bag - route.slices[j].first_bag;
+      sum += plan_.features[f].pooling == Pooling::none ? bags_->lookup_credits[bags_->of(f)[0] + b]
+                                                        : bags_->credits[b];
+    }
+    route_->id_values[kCredits][r] = sum;
+  }
 }
 
 }  // namespace ff
