@@ -30,11 +30,24 @@ void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(std::string("Pad.plan: malformed request: ") + what);
 }
 
+constexpr size_t IDS_PER_THREAD = 16384, LENGTHS_PER_THREAD = 16384;
+
+// offsets (rows + 1,)
+void read_bags(const Segment& segment, const int32_t* lengths, int64_t* offsets) {
+  int64_t end = offsets[0] = static_cast<int64_t>(segment.id_begin);
+  for (size_t bag = 0; bag < segment.rows; ++bag) {
+    require(lengths[bag] >= 0, "a negative length");
+    offsets[bag + 1] = end += lengths[bag];
+  }
+  require(end == static_cast<int64_t>(segment.id_end),
+          "lengths of a pooled segment do not sum to its ids");
+}
+
 }  // namespace
 
 Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget, int threads,
          bool huge_pages, const Policy& policy, HostTier* host, Tier* file, const Device* device)
-    : threads_(threads), keys_(std::move(keys)) {
+    : threads_(threads), keys_(std::move(keys)), group_space_(huge_pages) {
   const std::string setting =
       host != nullptr || device != nullptr ? "storage.pad_bytes" : "storage.host_bytes";
   if (device != nullptr) {
@@ -136,9 +149,11 @@ std::unique_ptr<Ticket> Pad::make_plan(const Request& request, bool train, bool 
   if (ticket->missing > 0) lend_absent(request, *ticket);
   share_replies(*ticket);
   if (train) {
-    std::vector<bool> needs_id;
-    for (const auto& tile : tiles_) needs_id.push_back(tile->spec().dtype != Dtype::fp32);
-    group_rows(*ticket, needs_id, group_space_, threads_);
+    std::vector<GroupTile> tiles;
+    for (const auto& tile : tiles_)
+      tiles.push_back(
+          {tile->view(), tile->shelf().extent(), tile->spec().dtype != Dtype::fp32});
+    group_rows(*ticket, tiles, group_space_, threads_);
     share_updates(*ticket);
   }
   rows_->prepare(*ticket);
@@ -160,8 +175,7 @@ void Pad::foresee(const Request& request) {
   Ticket shape;
   read_segments(request, shape);
   make_runs(shape);
-  begin_lookups(std::max<size_t>(1, planes_.size()));
-  for (const Run& run : shape.runs) look_up(run, request.ids, planes_);
+  look_up(shape.runs, request.ids);
   tiers_->foresee(planes_);
 }
 
@@ -211,8 +225,7 @@ void Pad::read_segments(const Request& request, Ticket& ticket) const {
           "first does not cover ids");
   require(request.num_ids < (uint64_t{1} << 32), "2^32 or more ids in one batch");
   ticket.segments.clear();
-  ticket.offsets.clear();
-  size_t bag = 0;
+  size_t offsets = 0, bags = 0;
   for (size_t s = 0; s < S; ++s) {
     const int32_t tile = request.tile[s];
     require(tile >= 0 && static_cast<size_t>(tile) < tiles_.size(), "a tile that is not held");
@@ -220,32 +233,44 @@ void Pad::read_segments(const Request& request, Ticket& ticket) const {
     const int64_t begin = request.first[s], end = request.first[s + 1];
     const int64_t rows = request.bags[s + 1] - request.bags[s];
     require(begin <= end && rows >= 0, "first or bags goes down");
-    Segment segment{static_cast<uint32_t>(tile), request.pooled[s],
-                    request.replies[s],          static_cast<size_t>(begin),
-                    static_cast<size_t>(end),    static_cast<size_t>(rows),
-                    ticket.offsets.size()};
-    if (segment.pooled) {
-      require(bag + segment.rows <= request.num_lengths, "fewer lengths than pooled bags");
-      int64_t offset = begin;
-      ticket.offsets.push_back(offset);
-      for (size_t b = 0; b < segment.rows; ++b) {
-        const int32_t length = request.lengths[bag++];
-        require(length >= 0, "a negative length");
-        ticket.offsets.push_back(offset += length);
-      }
-      require(offset == end, "lengths of a pooled segment do not sum to its ids");
-    } else {
-      require(rows == end - begin, "a rows segment needs one reply row per id");
-    }
+    const Segment segment{static_cast<uint32_t>(tile), request.pooled[s],
+                          request.replies[s],          static_cast<size_t>(begin),
+                          static_cast<size_t>(end),    static_cast<size_t>(rows),
+                          offsets};
+    require(segment.pooled || rows == end - begin, "a rows segment needs one reply row per id");
+    offsets += segment.pooled ? segment.rows + 1 : 0;
+    bags += segment.pooled ? segment.rows : 0;
+    require(bags <= request.num_lengths, "fewer lengths than pooled bags");
     ticket.segments.push_back(segment);
   }
-  require(bag == request.num_lengths, "more lengths than pooled bags");
-  auto copy = [&](const float* from, std::vector<float>& to) {
-    to.assign(from, from == nullptr ? from : from + request.num_ids);
+  require(bags == request.num_lengths, "more lengths than pooled bags");
+  ticket.offsets.resize(offsets);
+  read_lengths(request, ticket);
+  auto copy = [&](const float* from, Array<float>& to) {
+    to.resize(from == nullptr ? 0 : request.num_ids);
+    parallel_for(threads_, to.size(), IDS_PER_THREAD, [&](size_t begin, size_t end, int) {
+      std::copy(from + begin, from + end, to.data() + begin);
+    });
   };
   copy(request.weights, ticket.weights);
   const bool credited = ticket.train && population_ && population_->by_credit();
   copy(credited ? request.credits : nullptr, ticket.credits);
+}
+
+// Where the bags of the pooled segments begin and end.
+void Pad::read_lengths(const Request& request, Ticket& ticket) const {
+  const std::vector<Segment>& segments = ticket.segments;
+  const size_t each = request.num_lengths / std::max<size_t>(1, segments.size());
+  parallel_for(threads_, segments.size(), LENGTHS_PER_THREAD / (each + 1) + 1,
+               [&](size_t first, size_t last, int) {
+                 const int32_t* lengths = request.lengths;
+                 for (size_t s = 0; s < last; ++s) {
+                   const Segment& segment = segments[s];
+                   if (!segment.pooled) continue;
+                   if (s >= first) read_bags(segment, lengths, &ticket.offsets[segment.first_bag]);
+                   lengths += segment.rows;
+                 }
+               });
 }
 
 void Pad::make_runs(Ticket& ticket) const {
@@ -254,7 +279,7 @@ void Pad::make_runs(Ticket& ticket) const {
     const Segment& segment = ticket.segments[s];
     if (s == 0 || ticket.runs.back().tile != segment.tile)
       ticket.runs.push_back(
-          {segment.tile, s, s, segment.id_begin, segment.id_begin, !segment.pooled, 0, 0});
+          {segment.tile, s, s, segment.id_begin, segment.id_begin, !segment.pooled, 0, 0, 0});
     Run& run = ticket.runs.back();
     run.distinct = run.distinct && run.segment_end == run.segment_begin;
     run.segment_end = s + 1;
@@ -269,9 +294,12 @@ void Pad::keep_ids(const Request& request, Ticket& ticket) const {
     needed |= ticket.train && tiles_[run.tile]->spec().dtype != Dtype::fp32;
   ticket.ids.resize(needed ? request.num_ids : 0);
   if (!needed) return;
-  for (const Run& run : ticket.runs)
-    for (size_t i = run.id_begin; i < run.id_end; ++i)
-      ticket.ids[i] = tiles_[run.tile]->id_of(static_cast<uint64_t>(request.ids[i]));
+  const auto every = [](const Run&) { return true; };
+  each_share(share_ids(ticket.runs, threads_, every), [&](size_t, const Share& share) {
+    const Tile& tile = *tiles_[ticket.runs[share.part].tile];
+    for (size_t i = share.begin; i < share.end; ++i)
+      ticket.ids[i] = tile.id_of(static_cast<uint64_t>(request.ids[i]));
+  });
 }
 
 // That a ticket can be worked with; its rows are there afterwards.

@@ -1,0 +1,64 @@
+// Sorting some lookups by slot, in cache: stable, with a radix sort on those bits in which the
+// slots differ.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "array.h"
+
+namespace ff {
+
+// A lookup has a `slot`.
+template <class Lookup>
+class SlotSort {
+ public:
+  // The same lookups in order, where they were or in memory of this sorter.
+  const Lookup* operator()(Lookup* lookups, size_t n) {
+    uint32_t differ = 0;
+    for (size_t i = 0; i < n; ++i) differ |= lookups[i].slot ^ lookups[0].slot;
+    if (differ == 0) return lookups;
+    if (n < WORTH_DIGITS) return insert(lookups, n);
+    if (other_.size() < n) other_.resize(std::bit_ceil(n));
+    const int low = std::countr_zero(differ), bits = static_cast<int>(std::bit_width(differ)) - low;
+    const int most = std::min(static_cast<int>(std::bit_width(n)), MOST_BITS);
+    const int passes = (bits + most - 1) / most, digit = (bits + passes - 1) / passes;
+    Lookup *from = lookups, *to = other_.data();
+    for (int pass = 0; pass < passes; ++pass) {
+      scatter(from, to, n, low + pass * digit, digit);
+      std::swap(from, to);
+    }
+    return from;
+  }
+
+ private:
+  static constexpr size_t WORTH_DIGITS = 32;
+  static constexpr int MOST_BITS = 11;  // 2048 counters of 4 bytes fit the first-level cache
+
+  static const Lookup* insert(Lookup* lookups, size_t n) {
+    for (size_t i = 1; i < n; ++i) {
+      const Lookup lookup = lookups[i];
+      size_t at = i;
+      for (; at > 0 && lookups[at - 1].slot > lookup.slot; --at) lookups[at] = lookups[at - 1];
+      lookups[at] = lookup;
+    }
+    return lookups;
+  }
+
+  void scatter(const Lookup* from, Lookup* to, size_t n, int shift, int bits) {
+    const uint32_t last = (uint32_t{1} << bits) - 1;
+    std::fill_n(start_, last + 1, 0);
+    for (size_t i = 0; i < n; ++i) ++start_[from[i].slot >> shift & last];
+    uint32_t sum = 0;
+    for (uint32_t d = 0; d <= last; ++d) sum += std::exchange(start_[d], sum);
+    for (size_t i = 0; i < n; ++i) to[start_[from[i].slot >> shift & last]++] = from[i];
+  }
+
+  Array<Lookup> other_;
+  uint32_t start_[size_t{1} << MOST_BITS];
+};
+
+}  // namespace ff
