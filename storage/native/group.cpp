@@ -11,8 +11,10 @@
 namespace ff {
 namespace {
 
-constexpr size_t PART = 4096;   // lookups, about
-constexpr int MOST_BITS = 11;   // of parts: more streams than that are slow to write
+constexpr size_t PART = 4096;  // lookups, about
+constexpr size_t LARGE = 8 * PART;
+constexpr int MOST_BITS = 11;     // of parts: more streams than that are slow to write
+constexpr int BITS_AT_ONCE = 13;  // unless they need no sorting then
 
 // An id of the request that has a row.
 struct Lookup {
@@ -44,25 +46,33 @@ class RowCode {
   uint32_t mask_;
 };
 
-// How a run is dealt to parts: slot >> shift says to which.
-struct Deal {
-  int shift = 0;
-  size_t parts = 0;
-  size_t first_worker = 0;
-  size_t starts = 0, end = 0;  // where the counters of this and the next workers are
-};
-
-// Lookups of a run whose slots have the same high bits.
+// Lookups of a run whose slots have the same high bits, the others being `bits`. First all of a
+// run, whose ids are [begin, end); then where they lie among those of all runs.
 struct Part {
   size_t run;
-  uint32_t number;  // in the run
-  size_t begin;     // where they lie, among those of all runs
+  uint32_t slot;  // the first that there can be
+  int bits;
+  size_t begin, end;
+  bool second = false;   // in the second of the two arrays
+  bool grouped = false;  // one row, whose entries are written
+
+  size_t size() const { return end - begin; }
+};
+
+// How a part is cut into smaller ones: by slot >> shift & mask.
+struct Cut {
+  size_t part, run;
+  int shift;
+  uint32_t mask;
+  size_t first_worker = 0;
+  size_t begin = 0, end = 0;  // counters of its workers, one after the other
+
+  size_t parts() const { return size_t{mask} + 1; }
 };
 
 // Calls visit(id, row) for a share of a run's ids.
 template <class Visit>
-void each_id(const Ticket& ticket, const Share& share, Visit&& visit) {
-  const Run& run = ticket.runs[share.part];
+void each_id(const Ticket& ticket, const Run& run, const Share& share, Visit&& visit) {
   const RowCode rows(run);
   for (size_t s = run.segment_begin; s < run.segment_end; ++s) {
     const Segment& segment = ticket.segments[s];
@@ -87,17 +97,13 @@ template <class Item>
 class Grouping {
  public:
   Grouping(Ticket& ticket, const std::vector<GroupTile>& tiles, GroupSpace& space, int threads)
-      : ticket_(ticket), tiles_(tiles), space_(space) {
-    shares_ = share_ids(ticket.runs, threads, [](const Run& run) { return !run.distinct; });
-  }
+      : ticket_(ticket), tiles_(tiles), space_(space), threads_(threads) {}
 
   void run() {
-    choose_parts();
-    each_share(shares_, [&](size_t worker, const Share& share) { count(worker, share); });
-    place_parts();
-    make_room();
-    each_share(shares_, [&](size_t worker, const Share& share) { deal(worker, share); });
-    each_worker([&](size_t worker) { sort_parts(worker); });
+    cut_runs();
+    while (cut_large_parts()) {
+    }
+    sort_parts();
     place_groups();
     each_worker([&](size_t worker) { write_groups(worker); });
   }
@@ -105,28 +111,41 @@ class Grouping {
  private:
   static constexpr bool NUMBERED = sizeof(Item) > sizeof(Lookup);
 
+  Item* lookups(bool second) const {
+    Mapping& memory = second ? space_.second : space_.first;
+    return static_cast<Item*>(memory.data());
+  }
+  static Item item(uint32_t slot, uint32_t row, size_t id) {
+    if constexpr (NUMBERED)
+      return {{slot, row}, static_cast<uint32_t>(id)};
+    else
+      return {slot, row};
+  }
   template <class Work>
   void each_worker(Work&& work) {
-    parallel_for(static_cast<int>(shares_.size()), shares_.size(), 1,
-                 [&](size_t begin, size_t end, int) {
-                   for (size_t worker = begin; worker < end; ++worker) work(worker);
-                 });
+    parallel_for(static_cast<int>(workers_), workers_, 1, [&](size_t begin, size_t end, int) {
+      for (size_t worker = begin; worker < end; ++worker) work(worker);
+    });
   }
-  Item* lookups() const { return static_cast<Item*>(space_.lookups.data()); }
-  // Whether a part is one row, and its lookups need no sorting.
-  bool direct(const Deal& deal) const { return !NUMBERED && deal.shift == 0; }
-  // Of a worker's share of a run: its lookups by part, and then where the next of a part goes.
-  uint32_t* starts(const Deal& deal, size_t worker) const {
-    return space_.starts.data() + deal.starts + (worker - deal.first_worker) * deal.parts;
+  // Of a worker's share of what is cut: its lookups by part, then where the next of a part goes.
+  uint32_t* counters(const Cut& cut, size_t worker) const {
+    return space_.counters.data() + cut.begin + (worker - cut.first_worker) * cut.parts();
   }
 
-  void choose_parts();
-  void count(size_t worker, const Share& share) const;
+  void cut_runs();
+  bool cut_large_parts();
+  Cut cut_of(size_t part) const;
+  template <bool runs>
+  void cut();
+  WorkShares share_cuts();
+  template <bool runs>
+  void count(const Cut& cut, const Share& share, uint32_t* counts) const;
+  template <bool runs>
   void place_parts();
-  void make_room();
-  void deal(size_t worker, const Share& share) const;
-  void sort_parts(size_t worker);
-  void sort_part(const Part& part, size_t end, SlotSort<Item>& sort, FoundGroups& found);
+  template <bool runs>
+  void deal(const Cut& cut, const Share& share, uint32_t* next) const;
+  void sort_parts();
+  void sort_part(const Part& part, SlotSort<Item>& sort, FoundGroups& found);
   void add_extras(size_t begin, const Item* sorted, size_t n, FoundGroups::Extra* extra);
   void place_groups();
   void write_groups(size_t worker);
@@ -134,123 +153,186 @@ class Grouping {
   Ticket& ticket_;
   const std::vector<GroupTile>& tiles_;
   GroupSpace& space_;
-  WorkShares shares_;
-  std::vector<Deal> deals_;  // by run
+  int threads_;
   std::vector<Part> parts_;
+  std::vector<Cut> cuts_;
+  bool second_ = true;  // what is cut goes to the second array
   size_t lookups_ = 0;
+  size_t workers_ = 1;  // that sort
 };
 
 template <class Item>
-void Grouping<Item>::choose_parts() {
-  deals_.resize(ticket_.runs.size());
-  std::vector<size_t> workers(deals_.size());
-  for (size_t worker = shares_.size(); worker-- > 0;)
-    for (const Share& share : shares_[worker]) {
-      deals_[share.part].first_worker = worker;
-      ++workers[share.part];
-    }
-  size_t starts = 0;
-  for (size_t r = 0; r < deals_.size(); ++r) {
+void Grouping<Item>::cut_runs() {
+  for (size_t r = 0; r < ticket_.runs.size(); ++r) {
     const Run& run = ticket_.runs[r];
-    if (workers[r] == 0) continue;
-    const size_t ids = run.id_end - run.id_begin;
+    if (run.distinct) continue;
     const int bits = std::bit_width(std::max<uint64_t>(1, tiles_[run.tile].slots) - 1);
-    const int wanted = bits <= MOST_BITS && ids >> bits > 0 ? bits : std::bit_width(ids / PART);
-    const int high = std::min({bits, wanted, MOST_BITS});
-    deals_[r].shift = bits - high;
-    deals_[r].parts = size_t{1} << high;
-    deals_[r].starts = starts;
-    deals_[r].end = starts += workers[r] * deals_[r].parts;
+    parts_.push_back({r, 0, bits, run.id_begin, run.id_end});
+    cuts_.push_back(cut_of(parts_.size() - 1));
   }
-  space_.starts.assign(starts, 0);
+  cut<true>();
+}
+
+// Where few rows have many lookups, or slots are named unevenly: so that no thread has much more to
+// do than others. False if there are none.
+template <class Item>
+bool Grouping<Item>::cut_large_parts() {
+  cuts_.clear();
+  for (size_t p = 0; p < parts_.size(); ++p)
+    if (!parts_[p].grouped && parts_[p].bits > 0 && parts_[p].size() > LARGE)
+      cuts_.push_back(cut_of(p));
+  if (cuts_.empty()) return false;
+  cut<false>();
+  return true;
+}
+
+// By so many bits that parts are small; by all of them if that is one step.
+template <class Item>
+Cut Grouping<Item>::cut_of(size_t p) const {
+  const Part& part = parts_[p];
+  const int small = static_cast<int>(std::bit_width(part.size() / PART));
+  const bool at_once = part.bits <= BITS_AT_ONCE && part.size() >> part.bits > 0;
+  const int bits = at_once ? part.bits : std::min({part.bits, small, MOST_BITS});
+  return {p, part.run, part.bits - bits, static_cast<uint32_t>((uint64_t{1} << bits) - 1)};
 }
 
 template <class Item>
-void Grouping<Item>::count(size_t worker, const Share& share) const {
-  const Deal& deal = deals_[share.part];
-  uint32_t* const counts = starts(deal, worker);
-  const uint32_t* const slots = ticket_.slots.data();
-  for (size_t i = share.begin; i < share.end; ++i)
-    if (slots[i] != Tile::NONE) ++counts[slots[i] >> deal.shift];
+template <bool runs>
+void Grouping<Item>::cut() {
+  second_ = !second_;
+  const WorkShares shares = share_cuts();
+  each_share(shares, [&](size_t worker, const Share& share) {
+    const Cut& cut = cuts_[share.part];
+    count<runs>(cut, share, counters(cut, worker));
+  });
+  place_parts<runs>();
+  each_share(shares, [&](size_t worker, const Share& share) {
+    const Cut& cut = cuts_[share.part];
+    deal<runs>(cut, share, counters(cut, worker));
+  });
 }
 
 template <class Item>
-void Grouping<Item>::place_parts() {
-  for (size_t r = 0; r < deals_.size(); ++r) {
-    const Deal& deal = deals_[r];
-    for (size_t p = 0; p < deal.parts; ++p) {
-      parts_.push_back({r, static_cast<uint32_t>(p), lookups_});
-      for (size_t at = deal.starts + p; at < deal.end; at += deal.parts)
-        lookups_ += std::exchange(space_.starts[at], static_cast<uint32_t>(lookups_));
+WorkShares Grouping<Item>::share_cuts() {
+  WorkShares shares = share_ranges(cuts_.size(), threads_, [&](size_t c) {
+    const Part& part = parts_[cuts_[c].part];
+    return std::pair{part.begin, part.end};
+  });
+  size_t counters = 0;
+  for (size_t worker = 0; worker < shares.size(); ++worker)
+    for (const Share& share : shares[worker]) {
+      Cut& cut = cuts_[share.part];
+      if (cut.end == 0) {
+        cut.first_worker = worker;
+        cut.begin = counters;
+      }
+      cut.end = counters += cut.parts();
     }
-  }
+  space_.counters.assign(counters, 0);
+  return shares;
 }
 
 template <class Item>
-void Grouping<Item>::make_room() {
+template <bool runs>
+void Grouping<Item>::count(const Cut& cut, const Share& share, uint32_t* counts) const {
+  const uint32_t* const slots = ticket_.slots.data();
+  const Item* const from = lookups(!second_);
+  for (size_t i = share.begin; i < share.end; ++i) {
+    const uint32_t slot = runs ? slots[i] : from[i].slot;
+    if (!runs || slot != Tile::NONE) ++counts[slot >> cut.shift & cut.mask];
+  }
+}
+
+// Puts the parts of what is cut in its place.
+template <class Item>
+template <bool runs>
+void Grouping<Item>::place_parts() {
+  std::vector<Part> parts;
+  size_t p = 0;
+  for (const Cut& cut : cuts_) {
+    parts.insert(parts.end(), parts_.begin() + p, parts_.begin() + cut.part);
+    const Part& whole = parts_[cut.part];
+    const bool grouped = !NUMBERED && cut.shift == 0;
+    size_t at = runs ? lookups_ : whole.begin;
+    for (uint32_t d = 0; d <= cut.mask; ++d) {
+      const size_t begin = at;
+      for (size_t c = cut.begin + d; c < cut.end; c += cut.parts())
+        at += std::exchange(space_.counters[c], static_cast<uint32_t>(at));
+      if (at > begin)
+        parts.push_back(
+            {whole.run, whole.slot | d << cut.shift, cut.shift, begin, at, second_, grouped});
+    }
+    if (runs) lookups_ = at;
+    p = cut.part + 1;
+  }
+  parts.insert(parts.end(), parts_.begin() + p, parts_.end());
+  parts_.swap(parts);
   const size_t bytes = lookups_ * sizeof(Item);
-  if (bytes > space_.lookups.bytes()) space_.lookups.grow(bytes + bytes / 8);
+  Mapping& memory = second_ ? space_.second : space_.first;
+  if (bytes > memory.bytes()) memory.grow(bytes + bytes / 8);
   ticket_.entries.resize(lookups_);
   ticket_.entry_weight.resize(ticket_.weights.empty() ? 0 : lookups_);
-  if (space_.found.size() < shares_.size()) space_.found.resize(shares_.size());
 }
 
-// An id without a row has no gradient.
+// Lookups go to their parts. An id without a row has no gradient.
 template <class Item>
-void Grouping<Item>::deal(size_t worker, const Share& share) const {
-  const Deal& deal = deals_[share.part];
-  const RowCode rows(ticket_.runs[share.part]);
-  uint32_t* const next = starts(deal, worker);
-  const uint32_t* const slots = ticket_.slots.data();
-  Item* const to = lookups();
+template <bool runs>
+void Grouping<Item>::deal(const Cut& cut, const Share& share, uint32_t* next) const {
+  const size_t r = cut.run;
+  const RowCode rows(ticket_.runs[r]);
+  Item* const to = lookups(second_);
   Entry* const entries = ticket_.entries.data();
   auto each = [&](auto&& put) {
-    each_id(ticket_, share, [&](size_t i, uint32_t row) {
-      if (slots[i] != Tile::NONE) put(next[slots[i] >> deal.shift]++, i, row);
-    });
+    if constexpr (!runs) {
+      const Item* const from = lookups(!second_);
+      for (size_t i = share.begin; i < share.end; ++i) put(from[i]);
+    } else {
+      const uint32_t* const slots = ticket_.slots.data();
+      each_id(ticket_, ticket_.runs[r], share, [&](size_t i, uint32_t row) {
+        if (slots[i] != Tile::NONE) put(item(slots[i], row, i));
+      });
+    }
   };
-  if (direct(deal))
-    each([&](uint32_t at, size_t, uint32_t row) { entries[at] = rows.entry(row); });
+  const int shift = cut.shift;
+  const uint32_t mask = cut.mask;
+  if (!NUMBERED && shift == 0)
+    each([=](const Item& item) { entries[next[item.slot & mask]++] = rows.entry(item.row); });
   else
-    each([&](uint32_t at, size_t i, uint32_t row) {
-      if constexpr (NUMBERED)
-        to[at] = {{slots[i], row}, static_cast<uint32_t>(i)};
-      else
-        to[at] = {slots[i], row};
-    });
+    each([=](const Item& item) { to[next[item.slot >> shift & mask]++] = item; });
 }
 
-// Every worker sorts some consecutive parts.
+// Every thread sorts some consecutive parts.
 template <class Item>
-void Grouping<Item>::sort_parts(size_t worker) {
-  FoundGroups& found = space_.found[worker];
-  found.count = 0;
-  found.by_run.assign(ticket_.runs.size(), 0);
-  auto first = [&](size_t w) {
-    const size_t begin = lookups_ * w / shares_.size();
-    return std::lower_bound(parts_.begin(), parts_.end(), begin,
-                            [](const Part& part, size_t at) { return part.begin < at; }) -
-           parts_.begin();
+void Grouping<Item>::sort_parts() {
+  workers_ = std::clamp<size_t>(lookups_ / PART, 1, std::max(1, threads_));
+  if (space_.found.size() < workers_) space_.found.resize(workers_);
+  auto first = [&](size_t worker) {
+    const size_t begin = lookups_ * worker / workers_;
+    return std::partition_point(parts_.begin(), parts_.end(),
+                                [=](const Part& part) { return part.begin < begin; });
   };
-  const size_t end = worker + 1 < shares_.size() ? first(worker + 1) : parts_.size();
-  SlotSort<Item> sort;
-  for (size_t p = first(worker); p < end; ++p)
-    sort_part(parts_[p], p + 1 < parts_.size() ? parts_[p + 1].begin : lookups_, sort, found);
+  each_worker([&](size_t worker) {
+    FoundGroups& found = space_.found[worker];
+    found.count = 0;
+    found.by_run.assign(ticket_.runs.size(), 0);
+    SlotSort<Item> sort;
+    for (auto part = first(worker); part != first(worker + 1); ++part)
+      sort_part(*part, sort, found);
+  });
 }
 
 template <class Item>
-void Grouping<Item>::sort_part(const Part& part, size_t end, SlotSort<Item>& sort,
-                               FoundGroups& found) {
-  const size_t n = end - part.begin, before = found.count;
-  if (n == 0) return;
-  found.make_room(n, NUMBERED);
-  if (direct(deals_[part.run])) {
-    found.groups[found.count++] = {part.number, static_cast<uint32_t>(end)};
+void Grouping<Item>::sort_part(const Part& part, SlotSort<Item>& sort, FoundGroups& found) {
+  const size_t n = part.size(), before = found.count;
+  if (part.grouped) {
+    found.make_room(1, NUMBERED);
+    found.groups[found.count++] = {part.slot, static_cast<uint32_t>(part.end)};
     ++found.by_run[part.run];
     return;
   }
+  found.make_room(n, NUMBERED);
   const RowCode rows(ticket_.runs[part.run]);
-  const Item* const sorted = sort(lookups() + part.begin, n);
+  const Item* const sorted = sort(lookups(part.second) + part.begin, n);
   Entry* const entries = ticket_.entries.data() + part.begin;
   FoundGroups::Group* group = found.groups.data() + before;
   for (size_t e = 0; e < n; ++e) {  // a group is written until it is complete: no branch
@@ -284,8 +366,7 @@ void Grouping<Item>::place_groups() {
   for (size_t r = 0; r < ticket_.runs.size(); ++r) {
     Run& run = ticket_.runs[r];
     run.group_begin = groups;
-    for (size_t worker = 0; worker < shares_.size(); ++worker)
-      groups += space_.found[worker].by_run[r];
+    for (size_t worker = 0; worker < workers_; ++worker) groups += space_.found[worker].by_run[r];
     run.group_end = groups;
   }
   const bool with_ids = NUMBERED && !ticket_.ids.empty();

@@ -37,10 +37,10 @@ struct FoundGroups {
 
 // Memory for the grouping, kept from plan to plan.
 struct GroupSpace {
-  explicit GroupSpace(bool huge_pages) : lookups(huge_pages) {}
+  explicit GroupSpace(bool huge_pages) : first(huge_pages), second(huge_pages) {}
 
-  Mapping lookups;  // of all runs, partly sorted
-  std::vector<uint32_t> starts;
+  Mapping first, second;  // lookups of all runs, partly sorted
+  std::vector<uint32_t> counters;
   std::vector<FoundGroups> found;  // by thread
 };
 

@@ -151,8 +151,7 @@ std::unique_ptr<Ticket> Pad::make_plan(const Request& request, bool train, bool 
   if (train) {
     std::vector<GroupTile> tiles;
     for (const auto& tile : tiles_)
-      tiles.push_back(
-          {tile->view(), tile->shelf().extent(), tile->spec().dtype != Dtype::fp32});
+      tiles.push_back({tile->view(), tile->shelf().extent(), tile->spec().dtype != Dtype::fp32});
     group_rows(*ticket, tiles, group_space_, threads_);
     share_updates(*ticket);
   }
@@ -233,9 +232,12 @@ void Pad::read_segments(const Request& request, Ticket& ticket) const {
     const int64_t begin = request.first[s], end = request.first[s + 1];
     const int64_t rows = request.bags[s + 1] - request.bags[s];
     require(begin <= end && rows >= 0, "first or bags goes down");
-    const Segment segment{static_cast<uint32_t>(tile), request.pooled[s],
-                          request.replies[s],          static_cast<size_t>(begin),
-                          static_cast<size_t>(end),    static_cast<size_t>(rows),
+    const Segment segment{static_cast<uint32_t>(tile),
+                          request.pooled[s],
+                          request.replies[s],
+                          static_cast<size_t>(begin),
+                          static_cast<size_t>(end),
+                          static_cast<size_t>(rows),
                           offsets};
     require(segment.pooled || rows == end - begin, "a rows segment needs one reply row per id");
     offsets += segment.pooled ? segment.rows + 1 : 0;

@@ -9,6 +9,7 @@ namespace ff {
 namespace {
 
 constexpr size_t BIRTHS_PER_THREAD = 64;
+constexpr size_t ASKED = 128;   // positions whose births are asked for ahead
 constexpr size_t BLOCK = 4096;  // keys that are looked through for new ones at once
 constexpr size_t BLOCKS_PER_THREAD = 4;
 
@@ -112,8 +113,8 @@ void Pad::look_up(std::vector<Run>& runs, const int64_t* ids) {
 
 // Slots and rows, as the indexes have them. Rows stay where they are until the ticket is released.
 void Pad::copy_slots(Ticket& ticket) {
-  const WorkShares shares = share_ids(
-      ticket.runs, threads_, [&](const Run& run) { return tiles_[run.tile]->indexed(); });
+  const WorkShares shares =
+      share_ids(ticket.runs, threads_, [&](const Run& run) { return tiles_[run.tile]->indexed(); });
   auto& left = begin_leaving(shares);
   each_share(shares, [&](size_t worker, const Share& share) {
     const Run& run = ticket.runs[share.part];
@@ -175,8 +176,8 @@ void Pad::lend_absent(const Request& request, Ticket& ticket) const {
 
 // Slots and rows in tiles without an index. Who is not born yet is, in the order of the batch.
 void Pad::resolve_static(const Request& request, Ticket& ticket) {
-  const WorkShares shares = share_ids(
-      ticket.runs, threads_, [&](const Run& run) { return !tiles_[run.tile]->indexed(); });
+  const WorkShares shares = share_ids(ticket.runs, threads_,
+                                      [&](const Run& run) { return !tiles_[run.tile]->indexed(); });
   auto& left = begin_leaving(shares);
   each_share(shares, [&](size_t worker, const Share& share) {
     place_static(ticket.runs[share.part].tile, share, request.ids, ticket, left[worker]);
@@ -201,16 +202,22 @@ void Pad::place_static(uint32_t t, const Share& share, const int64_t* positions,
                        std::vector<uint32_t>& left) const {
   const Tile& tile = *tiles_[t];
   const RowView view = tile.view();
-  const uint64_t rows = tile.positions();
   const bool complete = tile.complete();
-  for (size_t i = share.begin; i < share.end; ++i) {
-    const uint64_t position = static_cast<uint64_t>(positions[i]);
-    if (position >= rows) refuse_id(t, positions[i]);
-    const uint32_t slot = ticket.slots[i] = tile.slot_of(position);
-    if (complete || tile.born(position))
-      ticket.rows_at[i] = view.weights(slot);
-    else
-      left.push_back(static_cast<uint32_t>(i));
+  uint32_t* const slots = ticket.slots.data();
+  char** const rows_at = ticket.rows_at.data();
+  for (size_t begin = share.begin, end; begin < share.end; begin = end) {
+    end = std::min(begin + ASKED, share.end);
+    for (size_t i = begin; i < end; ++i) {
+      const uint64_t position = static_cast<uint64_t>(positions[i]);
+      if (position >= tile.positions()) refuse_id(t, positions[i]);
+      if (!complete) tile.ask_born(position);
+      slots[i] = tile.slot_of(position);
+    }
+    for (size_t i = begin; i < end; ++i)
+      if (complete || tile.born(static_cast<uint64_t>(positions[i])))
+        rows_at[i] = view.weights(slots[i]);
+      else
+        left.push_back(static_cast<uint32_t>(i));
   }
 }
 
@@ -238,9 +245,13 @@ void Pad::insert(size_t plane, Lookups& lookups) {
   const size_t n = lookups.keys.size(), blocks = (n + BLOCK - 1) / BLOCK;
   std::vector<char> lacking(blocks);
   parallel_for(threads_, blocks, BLOCKS_PER_THREAD, [&](size_t first, size_t last, int) {
-    for (size_t b = first; b < last; ++b)
-      for (size_t i = b * BLOCK; i < std::min(n, (b + 1) * BLOCK); ++i)
-        lacking[b] |= lookups.slots[i] == Tile::NONE;
+    for (size_t b = first; b < last; ++b) {
+      const uint32_t* const end = lookups.slots.data() + std::min(n, (b + 1) * BLOCK);
+      bool any = false;
+      for (const uint32_t* slot = lookups.slots.data() + b * BLOCK; slot < end; ++slot)
+        any |= *slot == Tile::NONE;
+      lacking[b] = any;
+    }
   });
   for (size_t b = 0; b < blocks; ++b)
     if (lacking[b])

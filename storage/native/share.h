@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include "parallel.h"
@@ -48,22 +49,30 @@ class Shares {
   size_t worker_ = 0;
 };
 
-// The ids of those runs that are wanted, for as many threads as they are worth.
-template <class Run, class Wanted>
-WorkShares share_ids(const std::vector<Run>& runs, int threads, Wanted&& wanted) {
-  constexpr size_t IDS_PER_THREAD = 8192;
+// Ids or lookups of some parts, cut for as many threads as they are worth. range(part) gives
+// {begin, end}.
+template <class Range>
+WorkShares share_ranges(size_t parts, int threads, Range&& range) {
+  constexpr size_t WORTH_THREAD = 8192;
   size_t total = 0;
-  for (const Run& run : runs) total += wanted(run) ? run.id_end - run.id_begin : 0;
-  const size_t worth = std::max<size_t>(1, total / IDS_PER_THREAD);
+  for (size_t p = 0; p < parts; ++p) total += range(p).second - range(p).first;
+  const size_t worth = std::max<size_t>(1, total / WORTH_THREAD);
   WorkShares result;
   Shares shares(result, std::min<size_t>(std::max(1, threads), worth), static_cast<double>(total));
-  for (size_t r = 0; r < runs.size(); ++r) {
-    const size_t begin = runs[r].id_begin, end = runs[r].id_end;
-    if (wanted(runs[r]))
-      shares.add(r, begin, end, static_cast<double>(end - begin),
-                 [&](double reach) { return begin + static_cast<size_t>(reach); });
+  for (size_t p = 0; p < parts; ++p) {
+    const auto [begin, end] = range(p);
+    shares.add(p, begin, end, static_cast<double>(end - begin),
+               [begin = begin](double reach) { return begin + static_cast<size_t>(reach); });
   }
   return result;
+}
+
+// The ids of those runs that are wanted.
+template <class Run, class Wanted>
+WorkShares share_ids(const std::vector<Run>& runs, int threads, Wanted&& wanted) {
+  return share_ranges(runs.size(), threads, [&](size_t r) {
+    return std::pair{runs[r].id_begin, wanted(runs[r]) ? runs[r].id_end : runs[r].id_begin};
+  });
 }
 
 // Calls work(worker, share) for the shares of all workers, each on a thread.

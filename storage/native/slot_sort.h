@@ -24,7 +24,7 @@ class SlotSort {
     if (n < WORTH_DIGITS) return insert(lookups, n);
     if (other_.size() < n) other_.resize(std::bit_ceil(n));
     const int low = std::countr_zero(differ), bits = static_cast<int>(std::bit_width(differ)) - low;
-    const int most = std::min(static_cast<int>(std::bit_width(n)), MOST_BITS);
+    const int most = std::clamp(static_cast<int>(std::bit_width(n)) - 3, 4, MOST_BITS);
     const int passes = (bits + most - 1) / most, digit = (bits + passes - 1) / passes;
     Lookup *from = lookups, *to = other_.data();
     for (int pass = 0; pass < passes; ++pass) {
@@ -36,7 +36,10 @@ class SlotSort {
 
  private:
   static constexpr size_t WORTH_DIGITS = 32;
-  static constexpr int MOST_BITS = 11;  // 2048 counters of 4 bytes fit the first-level cache
+  static constexpr int MOST_BITS = 9;
+  // Where a few rows have most of the lookups, the next counter is often the last one again, and
+  // each increment waits for the one before. So four quarters are counted in turn, each for itself.
+  static constexpr size_t QUARTERS = 4;
 
   static const Lookup* insert(Lookup* lookups, size_t n) {
     for (size_t i = 1; i < n; ++i) {
@@ -50,15 +53,27 @@ class SlotSort {
 
   void scatter(const Lookup* from, Lookup* to, size_t n, int shift, int bits) {
     const uint32_t last = (uint32_t{1} << bits) - 1;
-    std::fill_n(start_, last + 1, 0);
-    for (size_t i = 0; i < n; ++i) ++start_[from[i].slot >> shift & last];
+    const size_t quarter = n / QUARTERS;
+    uint32_t* const start = start_;
+    std::fill_n(start, QUARTERS * (last + 1), 0);
+    auto counter = [=](const Lookup& lookup, size_t q) -> uint32_t& {
+      return start[(lookup.slot >> shift & last) * QUARTERS + q];
+    };
+    for (size_t i = 0; i < quarter; ++i)
+      for (size_t q = 0; q < QUARTERS; ++q) ++counter(from[q * quarter + i], q);
+    for (size_t i = QUARTERS * quarter; i < n; ++i) ++counter(from[i], QUARTERS - 1);
     uint32_t sum = 0;
-    for (uint32_t d = 0; d <= last; ++d) sum += std::exchange(start_[d], sum);
-    for (size_t i = 0; i < n; ++i) to[start_[from[i].slot >> shift & last]++] = from[i];
+    for (uint32_t c = 0; c < QUARTERS * (last + 1); ++c) sum += std::exchange(start[c], sum);
+    for (size_t i = 0; i < quarter; ++i)
+      for (size_t q = 0; q < QUARTERS; ++q) {
+        const Lookup lookup = from[q * quarter + i];
+        to[counter(lookup, q)++] = lookup;
+      }
+    for (size_t i = QUARTERS * quarter; i < n; ++i) to[counter(from[i], QUARTERS - 1)++] = from[i];
   }
 
   Array<Lookup> other_;
-  uint32_t start_[size_t{1} << MOST_BITS];
+  uint32_t start_[QUARTERS << MOST_BITS];  // by digit and quarter
 };
 
 }  // namespace ff
