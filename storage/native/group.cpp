@@ -31,8 +31,9 @@ class RowCode {
   explicit RowCode(const Run& run)
       : first_(static_cast<uint32_t>(run.segment_begin)),
         row_bits_(32 - std::bit_width(run.segment_end - run.segment_begin - 1)),
-        mask_(static_cast<uint32_t>((uint64_t{1} << row_bits_) - 1)) {}
+        mask_(static_cast<uint32_t>(rows() - 1)) {}
 
+  uint64_t rows() const { return uint64_t{1} << row_bits_; }  // of a segment, at most
   uint32_t code(size_t segment, size_t row) const {
     return static_cast<uint32_t>(uint64_t{segment - first_} << row_bits_ | row);
   }
@@ -128,8 +129,10 @@ class Grouping {
     });
   }
   // Of a worker's share of what is cut: its lookups by part, then where the next of a part goes.
+  template <bool runs>
   uint32_t* counters(const Cut& cut, size_t worker) const {
-    return space_.counters.data() + cut.begin + (worker - cut.first_worker) * cut.parts();
+    const size_t each = (runs ? 1 : QUARTERS) * cut.parts();
+    return space_.counters.data() + cut.begin + (worker - cut.first_worker) * each;
   }
 
   void cut_runs();
@@ -137,6 +140,7 @@ class Grouping {
   Cut cut_of(size_t part) const;
   template <bool runs>
   void cut();
+  template <bool runs>
   WorkShares share_cuts();
   template <bool runs>
   void count(const Cut& cut, const Share& share, uint32_t* counts) const;
@@ -200,19 +204,20 @@ template <class Item>
 template <bool runs>
 void Grouping<Item>::cut() {
   second_ = !second_;
-  const WorkShares shares = share_cuts();
+  const WorkShares shares = share_cuts<runs>();
   each_share(shares, [&](size_t worker, const Share& share) {
     const Cut& cut = cuts_[share.part];
-    count<runs>(cut, share, counters(cut, worker));
+    count<runs>(cut, share, counters<runs>(cut, worker));
   });
   place_parts<runs>();
   each_share(shares, [&](size_t worker, const Share& share) {
     const Cut& cut = cuts_[share.part];
-    deal<runs>(cut, share, counters(cut, worker));
+    deal<runs>(cut, share, counters<runs>(cut, worker));
   });
 }
 
 template <class Item>
+template <bool runs>
 WorkShares Grouping<Item>::share_cuts() {
   WorkShares shares = share_ranges(cuts_.size(), threads_, [&](size_t c) {
     const Part& part = parts_[cuts_[c].part];
@@ -226,7 +231,7 @@ WorkShares Grouping<Item>::share_cuts() {
         cut.first_worker = worker;
         cut.begin = counters;
       }
-      cut.end = counters += cut.parts();
+      cut.end = counters += (runs ? 1 : QUARTERS) * cut.parts();
     }
   space_.counters.assign(counters, 0);
   return shares;
@@ -235,11 +240,17 @@ WorkShares Grouping<Item>::share_cuts() {
 template <class Item>
 template <bool runs>
 void Grouping<Item>::count(const Cut& cut, const Share& share, uint32_t* counts) const {
+  const int shift = cut.shift;
+  const uint32_t mask = cut.mask;
   const uint32_t* const slots = ticket_.slots.data();
-  const Item* const from = lookups(!second_);
-  for (size_t i = share.begin; i < share.end; ++i) {
-    const uint32_t slot = runs ? slots[i] : from[i].slot;
-    if (!runs || slot != Tile::NONE) ++counts[slot >> cut.shift & cut.mask];
+  if constexpr (runs) {
+    for (size_t i = share.begin; i < share.end; ++i)
+      if (slots[i] != Tile::NONE) ++counts[slots[i] >> shift & mask];
+  } else {
+    const Item* const from = lookups(!second_);
+    in_quarters(share.begin, share.end, [=, parts = cut.parts()](size_t i, size_t quarter) {
+      ++counts[quarter * parts + (from[i].slot >> shift & mask)];
+    });
   }
 }
 
@@ -278,27 +289,30 @@ void Grouping<Item>::place_parts() {
 template <class Item>
 template <bool runs>
 void Grouping<Item>::deal(const Cut& cut, const Share& share, uint32_t* next) const {
-  const size_t r = cut.run;
-  const RowCode rows(ticket_.runs[r]);
+  const RowCode rows(ticket_.runs[cut.run]);
   Item* const to = lookups(second_);
   Entry* const entries = ticket_.entries.data();
   auto each = [&](auto&& put) {
-    if constexpr (!runs) {
-      const Item* const from = lookups(!second_);
-      for (size_t i = share.begin; i < share.end; ++i) put(from[i]);
-    } else {
+    if constexpr (runs) {
       const uint32_t* const slots = ticket_.slots.data();
-      each_id(ticket_, ticket_.runs[r], share, [&](size_t i, uint32_t row) {
-        if (slots[i] != Tile::NONE) put(item(slots[i], row, i));
+      each_id(ticket_, ticket_.runs[cut.run], share, [&](size_t i, uint32_t row) {
+        if (slots[i] != Tile::NONE) put(item(slots[i], row, i), next);
+      });
+    } else {
+      const Item* const from = lookups(!second_);
+      in_quarters(share.begin, share.end, [=, parts = cut.parts()](size_t i, size_t quarter) {
+        put(from[i], next + quarter * parts);
       });
     }
   };
   const int shift = cut.shift;
   const uint32_t mask = cut.mask;
   if (!NUMBERED && shift == 0)
-    each([=](const Item& item) { entries[next[item.slot & mask]++] = rows.entry(item.row); });
+    each([=](const Item& item, uint32_t* at) {
+      entries[at[item.slot & mask]++] = rows.entry(item.row);
+    });
   else
-    each([=](const Item& item) { to[next[item.slot >> shift & mask]++] = item; });
+    each([=](const Item& item, uint32_t* at) { to[at[item.slot >> shift & mask]++] = item; });
 }
 
 // Every thread sorts some consecutive parts.
@@ -401,6 +415,12 @@ void Grouping<Item>::write_groups(size_t worker) {
 }
 
 }  // namespace
+
+bool groupable(const std::vector<Segment>& segments, const Run& run) {
+  const uint64_t most = RowCode(run).rows();
+  return std::all_of(segments.begin() + run.segment_begin, segments.begin() + run.segment_end,
+                     [=](const Segment& segment) { return segment.rows <= most; });
+}
 
 void group_rows(Ticket& ticket, const std::vector<GroupTile>& tiles, GroupSpace& space,
                 int threads) {

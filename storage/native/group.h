@@ -44,6 +44,9 @@ struct GroupSpace {
   std::vector<FoundGroups> found;  // by thread
 };
 
+// Whether segment and reply row, together, have names of 32 bits in a run.
+bool groupable(const std::vector<Segment>& segments, const Run& run);
+
 // Fills the group_* and entry* arrays of the ticket for all runs that are not distinct. Groups are
 // in ascending order of slots, entries of a group in the order of the request, (requester,
 // position), whatever the number of threads: so the order of every sum is fixed.

@@ -108,7 +108,15 @@ class Pad {
   void place_static(uint32_t tile, const Share& share, const int64_t* positions, Ticket& ticket,
                     std::vector<uint32_t>& left) const;
   void bear_static(uint32_t tile, uint64_t position, uint32_t slot);
-  void insert(size_t plane, Lookups& lookups);
+  void resolve_population(const Request& request, Ticket& ticket, bool counts);
+  void resolve_dynamic(const Request& request, Ticket& ticket);
+  void place_dynamic(uint32_t tile, const Share& share, const int64_t* ids, Ticket& ticket,
+                     std::vector<uint32_t>& left) const;
+  void insert_left(size_t plane, const Request& request, Ticket& ticket);
+  template <class Work>
+  void each_left(const Ticket& ticket, Work&& work) const;
+  void leave_absent(Ticket& ticket);
+  uint32_t new_slot(uint32_t tile, uint64_t key);
   void conceive(uint32_t tile, uint32_t slot, uint64_t id);
   void bear_newborns();
   void lend_absent(const Request& request, Ticket& ticket) const;

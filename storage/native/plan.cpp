@@ -88,6 +88,7 @@ Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget,
     else
       tiles_.push_back(std::make_unique<Tile>(spec, *pool_, limit));
   }
+  planes_.resize(tiers_ ? tiers_->planes() : index_.size());
   zeros_.resize(longest);
   rows_->open();
   if (!Population::needed(policy, specs)) return;
@@ -287,6 +288,8 @@ void Pad::make_runs(Ticket& ticket) const {
     run.segment_end = s + 1;
     run.id_end = segment.id_end;
   }
+  for (const Run& run : ticket.runs)
+    require(groupable(ticket.segments, run), "more reply rows of a tile than 32 bits can name");
 }
 
 // Ids of the tables, kept where the noise of stochastic rounding needs them.

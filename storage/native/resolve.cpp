@@ -10,8 +10,7 @@ namespace {
 
 constexpr size_t BIRTHS_PER_THREAD = 64;
 constexpr size_t ASKED = 128;   // positions whose births are asked for ahead
-constexpr size_t BLOCK = 4096;  // keys that are looked through for new ones at once
-constexpr size_t BLOCKS_PER_THREAD = 4;
+constexpr size_t FOUND = 2048;  // keys that are looked for at once
 
 }  // namespace
 
@@ -22,23 +21,38 @@ void Pad::resolve(const Request& request, Ticket& ticket, bool counts) {
   newborns_.clear();
   try {
     resolve_static(request, ticket);
-    look_up(ticket.runs, request.ids);
-    for (size_t plane = 0; plane < index_.size(); ++plane) {
-      Lookups& lookups = planes_[plane];
-      index_[plane]->find(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(), threads_);
-    }
-    if (population_) populate(ticket, counts);
-    for (size_t plane = 0; plane < index_.size() && ticket.train; ++plane)
-      insert(plane, planes_[plane]);
+    if (population_)
+      resolve_population(request, ticket, counts);
+    else
+      resolve_dynamic(request, ticket);
   } catch (...) {
     bear_newborns();
     if (population_) end_use(ticket);
     throw;
   }
-  copy_slots(ticket);
   ticket.missing = absent_.size();
   ticket.born = newborns_.size();
   bear_newborns();
+}
+
+// Of dynamic tables some of whose ids get no row, or lose it.
+void Pad::resolve_population(const Request& request, Ticket& ticket, bool counts) {
+  look_up(ticket.runs, request.ids);
+  for (size_t plane = 0; plane < index_.size(); ++plane) {
+    Lookups& lookups = planes_[plane];
+    index_[plane]->find(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(), threads_);
+  }
+  populate(ticket, counts);
+  for (size_t plane = 0; plane < index_.size() && ticket.train; ++plane) {
+    Lookups& lookups = planes_[plane];
+    auto part = lookups.parts.begin();
+    index_[plane]->insert_missing(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(),
+                                  [&](size_t at) {
+                                    while (at >= part->end) ++part;
+                                    return new_slot(part->tile, lookups.keys[at]);
+                                  });
+  }
+  copy_slots(ticket);
 }
 
 // Slots for all ids, or, when reading, copies of rows below the pad. False without room.
@@ -84,7 +98,6 @@ std::vector<std::vector<uint32_t>>& Pad::begin_leaving(const WorkShares& shares)
 // The keys of all runs whose tiles have an index, plane by plane.
 void Pad::look_up(std::vector<Run>& runs, const int64_t* ids) {
   auto indexed = [&](const Run& run) { return tiles_[run.tile]->indexed(); };
-  planes_.resize(tiers_ ? tiers_->planes() : index_.size());
   std::vector<size_t> keys(planes_.size());
   for (Lookups& lookups : planes_) lookups.clear();
   for (Run& run : runs) {
@@ -182,19 +195,89 @@ void Pad::resolve_static(const Request& request, Ticket& ticket) {
   each_share(shares, [&](size_t worker, const Share& share) {
     place_static(ticket.runs[share.part].tile, share, request.ids, ticket, left[worker]);
   });
+  if (!ticket.train) return leave_absent(ticket);
+  each_left(ticket, [&](uint32_t tile, uint32_t i) {
+    bear_static(tile, static_cast<uint64_t>(request.ids[i]), ticket.slots[i]);
+    ticket.rows_at[i] = tiles_[tile]->view().weights(ticket.slots[i]);
+  });
+}
+
+// Slots and rows in tiles with an index, whose ids all get rows. New ones come plane by plane, in
+// the order of the batch.
+void Pad::resolve_dynamic(const Request& request, Ticket& ticket) {
+  const WorkShares shares =
+      share_ids(ticket.runs, threads_, [&](const Run& run) { return tiles_[run.tile]->indexed(); });
+  auto& left = begin_leaving(shares);
+  each_share(shares, [&](size_t worker, const Share& share) {
+    place_dynamic(ticket.runs[share.part].tile, share, request.ids, ticket, left[worker]);
+  });
+  if (!ticket.train) return leave_absent(ticket);
+  for (size_t plane = 0; plane < index_.size(); ++plane) insert_left(plane, request, ticket);
+}
+
+// Gives rows to those ids of a plane that were left.
+void Pad::insert_left(size_t plane, const Request& request, Ticket& ticket) {
+  Lookups& lookups = planes_[plane];
+  lookups.clear();
+  std::vector<std::pair<uint32_t, uint32_t>> named;  // tile and id of the request, by key
+  each_left(ticket, [&](uint32_t tile, uint32_t i) {
+    if (plane_[tile] != plane) return;
+    named.emplace_back(tile, i);
+    lookups.keys.push_back(keys_[tile].key(static_cast<uint64_t>(request.ids[i])));
+  });
+  lookups.slots.assign(named.size(), Tile::NONE);
+  index_[plane]->insert_missing(
+      lookups.keys.data(), lookups.slots.data(), named.size(),
+      [&](size_t at) { return new_slot(named[at].first, lookups.keys[at]); });
+  for (size_t at = 0; at < named.size(); ++at) {
+    const auto [tile, i] = named[at];
+    ticket.slots[i] = lookups.slots[at];
+    ticket.rows_at[i] = tiles_[tile]->view().weights(lookups.slots[at]);
+  }
+}
+
+// work(tile, id) for what all workers have left, in the order of the batch.
+template <class Work>
+void Pad::each_left(const Ticket& ticket, Work&& work) const {
   const Run* run = ticket.runs.data();
-  for (const auto& ids : left)
+  for (const auto& ids : left_)
     for (const uint32_t i : ids) {
       while (i >= run->id_end) ++run;
-      if (ticket.train) {
-        bear_static(run->tile, static_cast<uint64_t>(request.ids[i]), ticket.slots[i]);
-        ticket.rows_at[i] = tiles_[run->tile]->view().weights(ticket.slots[i]);
-      } else {
-        absent_.push_back(i);
-        ticket.slots[i] = Tile::NONE;
-        ticket.rows_at[i] = nullptr;
-      }
+      work(run->tile, i);
     }
+}
+
+// Nobody who is only named by a reader is born.
+void Pad::leave_absent(Ticket& ticket) {
+  each_left(ticket, [&](uint32_t, uint32_t i) {
+    absent_.push_back(i);
+    ticket.slots[i] = Tile::NONE;
+    ticket.rows_at[i] = nullptr;
+  });
+}
+
+// The same for a tile with an index: those without a slot are left.
+void Pad::place_dynamic(uint32_t t, const Share& share, const int64_t* ids, Ticket& ticket,
+                        std::vector<uint32_t>& left) const {
+  const Index& index = *index_[plane_[t]];
+  const RowView view = tiles_[t]->view();
+  const KeyRange range = keys_[t];
+  uint32_t* const slots = ticket.slots.data();
+  char** const rows_at = ticket.rows_at.data();
+  uint64_t keys[FOUND];
+  for (size_t begin = share.begin, end; begin < share.end; begin = end) {
+    end = std::min(begin + FOUND, share.end);
+    for (size_t i = begin; i < end; ++i) {
+      if (static_cast<uint64_t>(ids[i]) >= range.ids()) refuse_id(t, ids[i]);
+      keys[i - begin] = range.key(static_cast<uint64_t>(ids[i]));
+    }
+    index.find(keys, slots + begin, end - begin, 1);
+    for (size_t i = begin; i < end; ++i)
+      if (slots[i] != Tile::NONE)
+        rows_at[i] = view.weights(slots[i]);
+      else
+        left.push_back(static_cast<uint32_t>(i));
+  }
 }
 
 // Slots and rows of a share of the ids; those that are not born are left.
@@ -229,35 +312,14 @@ void Pad::bear_static(uint32_t t, uint64_t position, uint32_t slot) {
   conceive(t, slot, tile.id_of(position));
 }
 
-// Gives rows to the keys without a slot, in the order of the batch.
-void Pad::insert(size_t plane, Lookups& lookups) {
-  size_t part = 0;
-  auto new_slot = [&](size_t at) {
-    while (at >= lookups.parts[part].end) ++part;
-    const uint32_t t = lookups.parts[part].tile;
-    uint32_t slot = tiles_[t]->shelf().take();
-    if (slot == Tile::NONE) slot = tiles_[t]->shelf().take_for(tiles_[t]->spec().label());
-    tiles_[t]->count(+1);
-    conceive(t, slot, keys_[t].id(lookups.keys[at]));
-    if (population_) population_->bear(t);
-    return slot;
-  };
-  const size_t n = lookups.keys.size(), blocks = (n + BLOCK - 1) / BLOCK;
-  std::vector<char> lacking(blocks);
-  parallel_for(threads_, blocks, BLOCKS_PER_THREAD, [&](size_t first, size_t last, int) {
-    for (size_t b = first; b < last; ++b) {
-      const uint32_t* const end = lookups.slots.data() + std::min(n, (b + 1) * BLOCK);
-      bool any = false;
-      for (const uint32_t* slot = lookups.slots.data() + b * BLOCK; slot < end; ++slot)
-        any |= *slot == Tile::NONE;
-      lacking[b] = any;
-    }
-  });
-  for (size_t b = 0; b < blocks; ++b)
-    if (lacking[b])
-      index_[plane]->insert_missing(
-          lookups.keys.data() + b * BLOCK, lookups.slots.data() + b * BLOCK,
-          std::min(BLOCK, n - b * BLOCK), [&](size_t i) { return new_slot(b * BLOCK + i); });
+// For a key that has none; its row is born.
+uint32_t Pad::new_slot(uint32_t t, uint64_t key) {
+  uint32_t slot = tiles_[t]->shelf().take();
+  if (slot == Tile::NONE) slot = tiles_[t]->shelf().take_for(tiles_[t]->spec().label());
+  tiles_[t]->count(+1);
+  conceive(t, slot, keys_[t].id(key));
+  if (population_) population_->bear(t);
+  return slot;
 }
 
 void Pad::bear_newborns() {

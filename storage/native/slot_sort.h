@@ -9,8 +9,22 @@
 #include <utility>
 
 #include "array.h"
+#include "prefetch.h"
 
 namespace ff {
+
+// Where a few rows have most of the lookups, the next counter is often the last one again, and each
+// increment waits for the one before. So four quarters take turns, each with counters of its own.
+constexpr size_t QUARTERS = 4;
+
+// visit(i, quarter) for all of [begin, end).
+template <class Visit>
+FF_INLINE void in_quarters(size_t begin, size_t end, Visit&& visit) {
+  const size_t quarter = (end - begin) / QUARTERS;
+  for (size_t i = begin; i < begin + quarter; ++i)
+    for (size_t q = 0; q < QUARTERS; ++q) visit(i + q * quarter, q);
+  for (size_t i = begin + QUARTERS * quarter; i < end; ++i) visit(i, QUARTERS - 1);
+}
 
 // A lookup has a `slot`.
 template <class Lookup>
@@ -37,9 +51,6 @@ class SlotSort {
  private:
   static constexpr size_t WORTH_DIGITS = 32;
   static constexpr int MOST_BITS = 9;
-  // Where a few rows have most of the lookups, the next counter is often the last one again, and
-  // each increment waits for the one before. So four quarters are counted in turn, each for itself.
-  static constexpr size_t QUARTERS = 4;
 
   static const Lookup* insert(Lookup* lookups, size_t n) {
     for (size_t i = 1; i < n; ++i) {
@@ -53,23 +64,18 @@ class SlotSort {
 
   void scatter(const Lookup* from, Lookup* to, size_t n, int shift, int bits) {
     const uint32_t last = (uint32_t{1} << bits) - 1;
-    const size_t quarter = n / QUARTERS;
     uint32_t* const start = start_;
     std::fill_n(start, QUARTERS * (last + 1), 0);
     auto counter = [=](const Lookup& lookup, size_t q) -> uint32_t& {
       return start[(lookup.slot >> shift & last) * QUARTERS + q];
     };
-    for (size_t i = 0; i < quarter; ++i)
-      for (size_t q = 0; q < QUARTERS; ++q) ++counter(from[q * quarter + i], q);
-    for (size_t i = QUARTERS * quarter; i < n; ++i) ++counter(from[i], QUARTERS - 1);
+    in_quarters(0, n, [=](size_t i, size_t q) { ++counter(from[i], q); });
     uint32_t sum = 0;
     for (uint32_t c = 0; c < QUARTERS * (last + 1); ++c) sum += std::exchange(start[c], sum);
-    for (size_t i = 0; i < quarter; ++i)
-      for (size_t q = 0; q < QUARTERS; ++q) {
-        const Lookup lookup = from[q * quarter + i];
-        to[counter(lookup, q)++] = lookup;
-      }
-    for (size_t i = QUARTERS * quarter; i < n; ++i) to[counter(from[i], QUARTERS - 1)++] = from[i];
+    in_quarters(0, n, [=](size_t i, size_t q) {
+      const Lookup lookup = from[i];
+      to[counter(lookup, q)++] = lookup;
+    });
   }
 
   Array<Lookup> other_;
