@@ -1,4 +1,4 @@
-"""`fourfold bench store`: rows of the pad against the machine's limit, and the key index.
+"""`fourfold bench store`: rows and plans of the pad against the machine's limit, and the index.
 
 The limit is measured in the same run: prefetching C++ loops over a plain aligned table
 (storage/native/bench_rows.cpp), at whichever of several prefetch distances is best, and the speed
@@ -15,6 +15,7 @@ from dataclasses import asdict
 import numpy as np
 
 from fourfold.jobs import bench_index
+from fourfold.jobs.bench_plan import bench_plan
 from fourfold.jobs.bench_rows import bench_gather, bench_update
 from fourfold.jobs.bench_table_step import bench_kinds, bench_step
 from fourfold.jobs.bench_turns import Result, aligned, interleave
@@ -22,7 +23,7 @@ from fourfold.storage import _native
 
 HELP = "measure rows and the key index against the machine's limits"
 
-PARTS = ("gather", "update", "kinds", "step", "index")
+PARTS = ("gather", "update", "kinds", "step", "plan", "index")
 
 
 def stream_rates(threads: int, rounds: int) -> dict[str, float]:
@@ -87,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         "update": bench_update,
         "kinds": bench_kinds,
         "step": bench_step,
+        "plan": bench_plan,
     }
     chosen = [parts[name] for name in args.part if name in parts]
     if chosen and not args.json:

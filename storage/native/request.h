@@ -76,13 +76,13 @@ struct Ticket {
 
   std::vector<Segment> segments;
   std::vector<Run> runs;
-  Array<uint32_t> slots;   // (n,) Tile::NONE where missing
-  Array<char*> rows_at;    // (n,) the weights of each row
-  Array<uint64_t> ids;     // (n,) ids of the tables; empty when nobody will need them
-  Array<int64_t> offsets;  // bags of the pooled segments
-  Array<float> weights;    // (n,) or empty
-  Array<float> credits;    // (n,) or empty
-  std::vector<char> absent;      // what ids without a row read
+  Array<uint32_t> slots;     // (n,) Tile::NONE where missing
+  Array<char*> rows_at;      // (n,) the weights of each row
+  Array<uint64_t> ids;       // (n,) ids of the tables; empty when nobody will need them
+  Array<int64_t> offsets;    // bags of the pooled segments
+  Array<float> weights;      // (n,) or empty
+  Array<float> credits;      // (n,) or empty
+  std::vector<char> absent;  // what ids without a row read
 
   // Reading, with tiers below the pad: copies of rows that are not in it, and whose they are.
   std::vector<char> lent;
@@ -97,7 +97,7 @@ struct Ticket {
   Array<float> group_credit;  // empty without credits
 
   WorkShares replies, updates;
-  std::vector<std::vector<Touch>> touches;           // by worker, of the update
+  std::vector<std::vector<Touch>> touches;  // by worker, of the update
 
   std::shared_ptr<DeviceTicket> device;  // where rows lie in a GPU's memory: what it has of this
 };
