@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fourfold.jobs import bench_h5py
 from fourfold.jobs.bench_h5py import records_of
-from fourfold.jobs.bench_store import interleave
+from fourfold.jobs.bench_turns import interleave
 from fourfold.storage import SGD, RowSpec, Uniform, _native
 from fourfold.storage.config import parse_bytes
 from fourfold.storage.tier import FileTier

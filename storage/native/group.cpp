@@ -1,179 +1,168 @@
+// Lookups are dealt to parts (partition.h), and each part is sorted by one thread. Both keep the
+// order of the request.
 #include "group.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
+#include <utility>
 
-#include "parallel.h"
+#include "partition.h"
 
 namespace ff {
 namespace {
 
-constexpr int DIGIT = 11;  // bits: 2048 counters of 4 bytes fit the first-level cache
-constexpr size_t WORTH_DIGITS = 512;
-constexpr size_t WORTH_SPLITTING = 16384;
+template <class Item>
+class Grouping {
+ public:
+  Grouping(Ticket& ticket, const std::vector<GroupTile>& tiles, GroupSpace& space, int threads)
+      : ticket_(ticket),
+        tiles_(tiles),
+        space_(space),
+        partition_(ticket, tiles, space, threads),
+        workers_(std::clamp<size_t>(partition_.lookups() / PART, 1, std::max(1, threads))) {
+    if (space_.found.size() < workers_) space_.found.resize(workers_);
+  }
 
-// What one thread sorts: the ids of a run whose slots lie in [low, high).
-struct Unit {
-  Run* run;
-  uint64_t low, high;
-  bool first_of_run;
-  size_t begin = 0, end = 0;  // its part of the sorted items
-  size_t groups = 0, first_group = 0;
+  void run() {
+    each_worker([&](size_t worker) { sort_parts(worker); });
+    place_groups();
+    each_worker([&](size_t worker) { write_groups(worker); });
+  }
+
+ private:
+  static constexpr bool NUMBERED = Partition<Item>::NUMBERED;
+
+  template <class Work>
+  void each_worker(Work&& work) {
+    parallel_for(static_cast<int>(workers_), workers_, 1, [&](size_t begin, size_t end, int) {
+      for (size_t worker = begin; worker < end; ++worker) work(worker);
+    });
+  }
+  void sort_parts(size_t worker);
+  void sort_part(const Part& part, SlotSort<Item>& sort, FoundGroups& found);
+  void add_extras(size_t begin, const Item* sorted, size_t n, FoundGroups::Extra* extra);
+  void place_groups();
+  void write_groups(size_t worker);
+
+  Ticket& ticket_;
+  const std::vector<GroupTile>& tiles_;
+  GroupSpace& space_;
+  Partition<Item> partition_;
+  size_t workers_;
 };
 
-// Slot in the high half, number of the id in the request in the low half.
-using Item = uint64_t;
-
-// Stable sort by slot; `items` and `other` have n places; the result is in `items`.
-void sort_by_slot(Item* items, Item* other, size_t n) {
-  if (n < WORTH_DIGITS) return std::sort(items, items + n);  // no two items are equal
-  uint32_t any = 0;
-  for (size_t i = 0; i < n; ++i) any |= static_cast<uint32_t>(items[i] >> 32);
-  Item *from = items, *to = other;
-  for (int done = 0; any >> done != 0; done += DIGIT) {
-    std::array<uint32_t, 1 << DIGIT> start{};
-    const int shift = 32 + done;
-    constexpr uint32_t LAST = (1 << DIGIT) - 1;
-    for (size_t i = 0; i < n; ++i) ++start[from[i] >> shift & LAST];
-    uint32_t sum = 0;
-    for (uint32_t& count : start) sum += std::exchange(count, sum);
-    for (size_t i = 0; i < n; ++i) to[start[from[i] >> shift & LAST]++] = from[i];
-    std::swap(from, to);
-    if (done + DIGIT >= 32) break;
-  }
-  if (from != items) std::copy_n(from, n, items);
+// Every thread sorts some consecutive parts.
+template <class Item>
+void Grouping<Item>::sort_parts(size_t worker) {
+  const std::vector<Part>& parts = partition_.parts();
+  auto first = [&](size_t of) {
+    const size_t begin = partition_.lookups() * of / workers_;
+    return std::partition_point(parts.begin(), parts.end(),
+                                [=](const Part& part) { return part.begin < begin; });
+  };
+  FoundGroups& found = space_.found[worker];
+  found.count = 0;
+  found.by_run.assign(ticket_.runs.size(), 0);
+  SlotSort<Item> sort;
+  for (auto part = first(worker), end = first(worker + 1); part != end; ++part)
+    sort_part(*part, sort, found);
 }
 
-// Cuts a large run at quantiles of a sample of its slots.
-void split(Run& run, const std::vector<uint32_t>& slots, int threads, std::vector<Unit>& units) {
-  const size_t n = run.id_end - run.id_begin;
-  std::vector<uint64_t> cuts{0};
-  if (threads > 1 && n >= WORTH_SPLITTING) {
-    std::vector<uint32_t> sample;
-    for (size_t i = 0; i < 1024; ++i) sample.push_back(slots[run.id_begin + i * n / 1024]);
-    std::sort(sample.begin(), sample.end());
-    for (int t = 1; t < threads; ++t) {
-      const uint64_t cut = sample[sample.size() * t / threads];
-      if (cut > cuts.back()) cuts.push_back(cut);
-    }
+template <class Item>
+void Grouping<Item>::sort_part(const Part& part, SlotSort<Item>& sort, FoundGroups& found) {
+  const size_t n = part.size(), before = found.count;
+  if (part.grouped) {
+    found.make_room(1, NUMBERED);
+    found.groups[found.count++] = {part.slot, static_cast<uint32_t>(part.end)};
+    ++found.by_run[part.run];
+    return;
   }
-  cuts.push_back(Tile::NONE);  // ids without a row have no gradient
-  for (size_t u = 0; u + 1 < cuts.size(); ++u)
-    units.push_back({&run, cuts[u], cuts[u + 1], u == 0});
+  found.make_room(n, NUMBERED);
+  const RowCode rows(ticket_.runs[part.run]);
+  const Item* const sorted = sort(partition_.lookups_of(part), n);
+  Entry* const entries = ticket_.entries.data() + part.begin;
+  FoundGroups::Group* group = found.groups.data() + before;
+  for (size_t e = 0; e < n; ++e) {  // a group is written until it is complete: no branch
+    entries[e] = rows.entry(sorted[e].row);
+    *group = {sorted[e].slot, static_cast<uint32_t>(part.begin + e + 1)};
+    group += e + 1 == n || sorted[e + 1].slot != sorted[e].slot;
+  }
+  found.count = group - found.groups.data();
+  found.by_run[part.run] += found.count - before;
+  if constexpr (NUMBERED) add_extras(part.begin, sorted, n, found.extras.data() + before);
 }
 
-struct Grouping {
-  Ticket& ticket;
-  std::vector<Item>&items, &other;
-  const std::vector<Entry>& owner;  // whose reply row each id of the request is part of
-
-  // Writes the unit's items in the order of the request, sorts them, counts the groups.
-  void sort(Unit& unit) {
-    Item* out = items.data() + unit.begin;
-    const uint32_t* const slots = ticket.slots.data();
-    const bool whole = unit.low == 0 && unit.high == Tile::NONE && ticket.missing == 0;
-    size_t count = 0;
-    for (size_t i = unit.run->id_begin; i < unit.run->id_end; ++i) {
-      if (!whole && (slots[i] < unit.low || slots[i] >= unit.high)) continue;
-      out[count++] = Item{slots[i]} << 32 | i;
-    }
-    sort_by_slot(out, other.data() + unit.begin, count);
-    unit.groups = count > 0 ? 1 : 0;
-    for (size_t i = 1; i < count; ++i) unit.groups += out[i] >> 32 != out[i - 1] >> 32;
+// What weights, credits and ids of a part's lookups make of its entries and groups.
+template <class Item>
+void Grouping<Item>::add_extras(size_t begin, const Item* sorted, size_t n,
+                                FoundGroups::Extra* extra) {
+  float credit = 0;
+  for (size_t e = 0; e < n; ++e) {
+    const uint32_t id = sorted[e].id;
+    if (!ticket_.weights.empty()) ticket_.entry_weight[begin + e] = ticket_.weights[id];
+    if (!ticket_.credits.empty()) credit += ticket_.credits[id];
+    if (e + 1 < n && sorted[e + 1].slot == sorted[e].slot) continue;
+    *extra++ = {id, std::exchange(credit, 0.0f)};
   }
+}
 
-  void write(const Unit& unit, bool needs_id) {
-    size_t group = unit.first_group;
-    uint64_t last = ~uint64_t{0};
-    for (size_t e = unit.begin; e < unit.end; ++e) {
-      const uint64_t slot = items[e] >> 32;
-      const uint32_t i = static_cast<uint32_t>(items[e]);
-      if (slot != last) {
-        ticket.group_slot[group] = static_cast<uint32_t>(slot);
-        ticket.group_at[group] = ticket.rows_at[i];
-        ticket.group_first[group] = static_cast<uint32_t>(e);
-        if (needs_id) ticket.group_id[group] = ticket.ids[i];
-        if (!ticket.credits.empty()) ticket.group_credit[group] = 0;
-        ++group;
-        last = slot;
+// Where the groups of each run and worker go.
+template <class Item>
+void Grouping<Item>::place_groups() {
+  size_t groups = 0;
+  for (size_t r = 0; r < ticket_.runs.size(); ++r) {
+    Run& run = ticket_.runs[r];
+    run.group_begin = groups;
+    for (size_t worker = 0; worker < workers_; ++worker) groups += space_.found[worker].by_run[r];
+    run.group_end = groups;
+  }
+  const bool with_ids = NUMBERED && !ticket_.ids.empty();
+  ticket_.group_slot.resize(groups);
+  ticket_.group_at.resize(groups);
+  ticket_.group_first.resize(groups + 1);
+  ticket_.group_first[0] = 0;
+  ticket_.group_id.resize(with_ids ? groups : 0);
+  ticket_.group_credit.resize(ticket_.credits.empty() ? 0 : groups);
+}
+
+template <class Item>
+void Grouping<Item>::write_groups(size_t worker) {
+  const FoundGroups& found = space_.found[worker];
+  size_t g = 0;
+  for (size_t w = 0; w < worker; ++w) g += space_.found[w].count;
+  const FoundGroups::Group* group = found.groups.data();
+  const FoundGroups::Extra* extra = found.extras.data();
+  for (size_t r = 0; r < ticket_.runs.size(); ++r) {
+    const GroupTile& tile = tiles_[ticket_.runs[r].tile];
+    for (const size_t end = g + found.by_run[r]; g < end; ++g, ++group) {
+      ticket_.group_slot[g] = group->slot;
+      ticket_.group_at[g] = tile.rows.weights(group->slot);
+      ticket_.group_first[g + 1] = group->end;
+      if constexpr (NUMBERED) {
+        if (tile.needs_id) ticket_.group_id[g] = ticket_.ids[extra->id];
+        if (!ticket_.credits.empty()) ticket_.group_credit[g] = extra->credit;
+        ++extra;
       }
-      if (!ticket.credits.empty()) ticket.group_credit[group - 1] += ticket.credits[i];
-      ticket.entries[e] = owner[i];
-      if (!ticket.weights.empty()) ticket.entry_weight[e] = ticket.weights[i];
     }
   }
-};
-
-// Reply row of every id of the run.
-void find_owners(const Ticket& ticket, const Run& run, std::vector<Entry>& owner) {
-  for (size_t s = run.segment_begin; s < run.segment_end; ++s) {
-    const Segment& segment = ticket.segments[s];
-    for (size_t row = 0; row < segment.rows; ++row) {
-      size_t begin = segment.id_begin + row, end = begin + 1;
-      if (segment.pooled) {
-        begin = ticket.offsets[segment.first_bag + row];
-        end = ticket.offsets[segment.first_bag + row + 1];
-      }
-      for (size_t i = begin; i < end; ++i)
-        owner[i] = {static_cast<uint32_t>(s), static_cast<uint32_t>(row)};
-    }
-  }
-}
-
-// Room for `num_groups` groups of `num_entries` entries.
-void make_room(Ticket& ticket, size_t num_groups, size_t num_entries, bool with_ids) {
-  ticket.group_slot.resize(num_groups);
-  ticket.group_at.resize(num_groups);
-  ticket.group_first.resize(num_groups + 1);
-  ticket.group_first[num_groups] = static_cast<uint32_t>(num_entries);
-  ticket.group_id.resize(with_ids ? num_groups : 0);
-  ticket.entries.resize(num_entries);
-  ticket.entry_weight.resize(ticket.weights.empty() ? 0 : num_entries);
-  ticket.group_credit.resize(ticket.credits.empty() ? 0 : num_groups);
 }
 
 }  // namespace
 
-void group_rows(Ticket& ticket, const std::vector<bool>& needs_id, GroupSpace& space, int threads) {
-  std::vector<Unit> units;
-  for (Run& run : ticket.runs)
-    if (!run.distinct) split(run, ticket.slots, threads, units);
-  auto each_unit = [&](auto&& work) {
-    parallel_for(threads, units.size(), 1, [&](size_t begin, size_t end, int) {
-      for (size_t u = begin; u < end; ++u) work(units[u]);
-    });
-  };
-  if (space.owner.size() < ticket.slots.size()) {
-    space.owner.resize(ticket.slots.size());
-    space.items.resize(ticket.slots.size());
-    space.other.resize(ticket.slots.size());
-  }
-  Grouping grouping{ticket, space.items, space.other, space.owner};
+bool groupable(const std::vector<Segment>& segments, const Run& run) {
+  const uint64_t most = RowCode(run).rows();
+  return std::all_of(segments.begin() + run.segment_begin, segments.begin() + run.segment_end,
+                     [=](const Segment& segment) { return segment.rows <= most; });
+}
 
-  // Where each unit's part of the sorted items lies.
-  each_unit([&](Unit& unit) {
-    if (unit.first_of_run) find_owners(ticket, *unit.run, space.owner);
-    for (size_t i = unit.run->id_begin; i < unit.run->id_end; ++i)
-      unit.end += ticket.slots[i] >= unit.low && ticket.slots[i] < unit.high;
+void group_rows(Ticket& ticket, const std::vector<GroupTile>& tiles, GroupSpace& space,
+                int threads) {
+  const bool needs_id = std::any_of(ticket.runs.begin(), ticket.runs.end(), [&](const Run& run) {
+    return !run.distinct && tiles[run.tile].needs_id;
   });
-  size_t num_entries = 0;
-  for (Unit& unit : units) {
-    unit.begin = num_entries;
-    num_entries = unit.end = unit.begin + unit.end;
-  }
-  each_unit([&](Unit& unit) { grouping.sort(unit); });
-
-  // Where its groups lie.
-  size_t num_groups = 0;
-  for (Unit& unit : units) {
-    if (unit.first_of_run) unit.run->group_begin = num_groups;
-    unit.first_group = num_groups;
-    unit.run->group_end = num_groups += unit.groups;
-  }
-  const bool with_ids = std::find(needs_id.begin(), needs_id.end(), true) != needs_id.end();
-  make_room(ticket, num_groups, num_entries, with_ids);
-  each_unit([&](Unit& unit) { grouping.write(unit, needs_id[unit.run->tile]); });
+  if (needs_id || !ticket.weights.empty() || !ticket.credits.empty())
+    Grouping<NumberedLookup>(ticket, tiles, space, threads).run();
+  else
+    Grouping<Lookup>(ticket, tiles, space, threads).run();
 }
 
 }  // namespace ff

@@ -92,21 +92,33 @@ class Pad {
   };
 
   void read_segments(const Request& request, Ticket& ticket) const;
+  void read_lengths(const Request& request, Ticket& ticket) const;
   void make_runs(Ticket& ticket) const;
   // `counts`: whether this is a training batch, and not rows that are written by id.
   std::unique_ptr<Ticket> plan(const Request& request, bool train, bool counts);
   std::unique_ptr<Ticket> make_plan(const Request& request, bool train, bool counts);
   void resolve(const Request& request, Ticket& ticket, bool counts);
   bool resolve_in_tiers(const Request& request, Ticket& ticket, bool counts);
-  void begin_lookups(size_t planes);
-  void look_up(const Run& run, const int64_t* ids, std::vector<Lookups>& planes) const;
-  void copy_slots(Ticket& ticket) const;
+  void begin_resolving(Ticket& ticket);
+  std::vector<std::vector<uint32_t>>& begin_leaving(const WorkShares& shares);
+  void look_up(std::vector<Run>& runs, const int64_t* ids);
+  void copy_slots(Ticket& ticket);
   [[noreturn]] void refuse_batch(const std::vector<Lookups>& planes) const;
-  void resolve_static(const Run& run, const int64_t* positions, Ticket& ticket);
-  void insert(size_t plane, Lookups& lookups);
+  void resolve_static(const Request& request, Ticket& ticket);
+  void place_static(uint32_t tile, const Share& share, const int64_t* positions, Ticket& ticket,
+                    std::vector<uint32_t>& left) const;
+  void bear_static(uint32_t tile, uint64_t position, uint32_t slot);
+  void resolve_population(const Request& request, Ticket& ticket, bool counts);
+  void resolve_dynamic(const Request& request, Ticket& ticket);
+  void place_dynamic(uint32_t tile, const Share& share, const int64_t* ids, Ticket& ticket,
+                     std::vector<uint32_t>& left) const;
+  void insert_left(size_t plane, const Request& request, Ticket& ticket);
+  template <class Work>
+  void each_left(const Ticket& ticket, Work&& work) const;
+  void leave_absent(Ticket& ticket);
+  uint32_t new_slot(uint32_t tile, uint64_t key);
   void conceive(uint32_t tile, uint32_t slot, uint64_t id);
   void bear_newborns();
-  void locate(Ticket& ticket) const;
   void lend_absent(const Request& request, Ticket& ticket) const;
 
   // reclaim.cpp
@@ -156,6 +168,8 @@ class Pad {
   mutable std::mutex mutex_;  // everything below, the index and the bookkeeping of tiles
   std::vector<Fetch::Birth> newborns_;
   std::vector<Lookups> planes_;
+  std::vector<std::vector<uint32_t>> left_;  // by worker: ids that a pass has left to the next
+  std::vector<uint32_t> absent_;             // ids of the request that have no row
   GroupSpace group_space_;
   std::vector<Ticket> spares_;
 

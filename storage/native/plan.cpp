@@ -26,15 +26,11 @@ size_t dynamic_layouts(const std::vector<TileSpec>& specs) {
   return std::max<size_t>(1, known.size());
 }
 
-void require(bool holds, const char* what) {
-  if (!holds) throw std::invalid_argument(std::string("Pad.plan: malformed request: ") + what);
-}
-
 }  // namespace
 
 Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget, int threads,
          bool huge_pages, const Policy& policy, HostTier* host, Tier* file, const Device* device)
-    : threads_(threads), keys_(std::move(keys)) {
+    : threads_(threads), keys_(std::move(keys)), group_space_(huge_pages) {
   const std::string setting =
       host != nullptr || device != nullptr ? "storage.pad_bytes" : "storage.host_bytes";
   if (device != nullptr) {
@@ -75,6 +71,7 @@ Pad::Pad(std::vector<TileSpec> specs, std::vector<KeyRange> keys, size_t budget,
     else
       tiles_.push_back(std::make_unique<Tile>(spec, *pool_, limit));
   }
+  planes_.resize(tiers_ ? tiers_->planes() : index_.size());
   zeros_.resize(longest);
   rows_->open();
   if (!Population::needed(policy, specs)) return;
@@ -136,9 +133,10 @@ std::unique_ptr<Ticket> Pad::make_plan(const Request& request, bool train, bool 
   if (ticket->missing > 0) lend_absent(request, *ticket);
   share_replies(*ticket);
   if (train) {
-    std::vector<bool> needs_id;
-    for (const auto& tile : tiles_) needs_id.push_back(tile->spec().dtype != Dtype::fp32);
-    group_rows(*ticket, needs_id, group_space_, threads_);
+    std::vector<GroupTile> tiles;
+    for (const auto& tile : tiles_)
+      tiles.push_back({tile->view(), tile->shelf().extent(), tile->spec().dtype != Dtype::fp32});
+    group_rows(*ticket, tiles, group_space_, threads_);
     share_updates(*ticket);
   }
   rows_->prepare(*ticket);
@@ -160,8 +158,7 @@ void Pad::foresee(const Request& request) {
   Ticket shape;
   read_segments(request, shape);
   make_runs(shape);
-  begin_lookups(std::max<size_t>(1, planes_.size()));
-  for (const Run& run : shape.runs) look_up(run, request.ids, planes_);
+  look_up(shape.runs, request.ids);
   tiers_->foresee(planes_);
 }
 
@@ -202,76 +199,6 @@ void Pad::release(Ticket& ticket) {
   spares_.push_back(std::move(ticket));
   ticket = Ticket{};
   ticket.released = true;
-}
-
-// Copies the request's shape, checking that its arrays agree.
-void Pad::read_segments(const Request& request, Ticket& ticket) const {
-  const size_t S = request.segments;
-  require(request.first[0] == 0 && request.first[S] == static_cast<int64_t>(request.num_ids),
-          "first does not cover ids");
-  require(request.num_ids < (uint64_t{1} << 32), "2^32 or more ids in one batch");
-  ticket.segments.clear();
-  ticket.offsets.clear();
-  size_t bag = 0;
-  for (size_t s = 0; s < S; ++s) {
-    const int32_t tile = request.tile[s];
-    require(tile >= 0 && static_cast<size_t>(tile) < tiles_.size(), "a tile that is not held");
-    require(s == 0 || tile >= request.tile[s - 1], "segments are not ordered by tile");
-    const int64_t begin = request.first[s], end = request.first[s + 1];
-    const int64_t rows = request.bags[s + 1] - request.bags[s];
-    require(begin <= end && rows >= 0, "first or bags goes down");
-    Segment segment{static_cast<uint32_t>(tile), request.pooled[s],
-                    request.replies[s],          static_cast<size_t>(begin),
-                    static_cast<size_t>(end),    static_cast<size_t>(rows),
-                    ticket.offsets.size()};
-    if (segment.pooled) {
-      require(bag + segment.rows <= request.num_lengths, "fewer lengths than pooled bags");
-      int64_t offset = begin;
-      ticket.offsets.push_back(offset);
-      for (size_t b = 0; b < segment.rows; ++b) {
-        const int32_t length = request.lengths[bag++];
-        require(length >= 0, "a negative length");
-        ticket.offsets.push_back(offset += length);
-      }
-      require(offset == end, "lengths of a pooled segment do not sum to its ids");
-    } else {
-      require(rows == end - begin, "a rows segment needs one reply row per id");
-    }
-    ticket.segments.push_back(segment);
-  }
-  require(bag == request.num_lengths, "more lengths than pooled bags");
-  auto copy = [&](const float* from, std::vector<float>& to) {
-    to.assign(from, from == nullptr ? from : from + request.num_ids);
-  };
-  copy(request.weights, ticket.weights);
-  const bool credited = ticket.train && population_ && population_->by_credit();
-  copy(credited ? request.credits : nullptr, ticket.credits);
-}
-
-void Pad::make_runs(Ticket& ticket) const {
-  ticket.runs.clear();
-  for (size_t s = 0; s < ticket.segments.size(); ++s) {
-    const Segment& segment = ticket.segments[s];
-    if (s == 0 || ticket.runs.back().tile != segment.tile)
-      ticket.runs.push_back(
-          {segment.tile, s, s, segment.id_begin, segment.id_begin, !segment.pooled, 0, 0});
-    Run& run = ticket.runs.back();
-    run.distinct = run.distinct && run.segment_end == run.segment_begin;
-    run.segment_end = s + 1;
-    run.id_end = segment.id_end;
-  }
-}
-
-// Ids of the tables, kept where the noise of stochastic rounding needs them.
-void Pad::keep_ids(const Request& request, Ticket& ticket) const {
-  bool needed = false;
-  for (const Run& run : ticket.runs)
-    needed |= ticket.train && tiles_[run.tile]->spec().dtype != Dtype::fp32;
-  ticket.ids.resize(needed ? request.num_ids : 0);
-  if (!needed) return;
-  for (const Run& run : ticket.runs)
-    for (size_t i = run.id_begin; i < run.id_end; ++i)
-      ticket.ids[i] = tiles_[run.tile]->id_of(static_cast<uint64_t>(request.ids[i]));
 }
 
 // That a ticket can be worked with; its rows are there afterwards.

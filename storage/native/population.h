@@ -115,7 +115,7 @@ class Population {
   void find_gone(Lookups& lookups, const Lookups::Part& part, const RowView& view,
                  std::vector<uint64_t>& keys) const;
   // The batch names these keys; a batch that cannot be planned names none.
-  void enter_window(const std::vector<uint64_t>& keys) { window_.enter(keys); }
+  void enter_window(const Array<uint64_t>& keys) { window_.enter(keys); }
   FF_INLINE void ask_admission(size_t tile, uint64_t key) const {
     admission_.ask(static_cast<uint32_t>(tile), key);
   }

@@ -10,8 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include "array.h"
 #include "entry.h"
 #include "rows.h"
+#include "share.h"
 
 namespace ff {
 
@@ -46,12 +48,7 @@ struct Run {
   size_t id_begin, id_end;
   bool distinct;
   size_t group_begin, group_end;
-};
-
-// A worker's share: reply rows of a segment (gather) or groups of a run (update).
-struct Share {
-  size_t part;
-  size_t begin, end;
+  size_t first_key;  // where a tile has an index: of its ids, among what is asked of the plane
 };
 
 // What a batch did to the metadata of a row.
@@ -80,29 +77,29 @@ struct Ticket {
 
   std::vector<Segment> segments;
   std::vector<Run> runs;
-  std::vector<uint32_t> slots;   // (n,) Tile::NONE where missing
-  std::vector<char*> rows_at;    // (n,) the weights of each row
-  std::vector<uint64_t> ids;     // (n,) ids of the tables; empty when nobody will need them
-  std::vector<int64_t> offsets;  // bags of the pooled segments
-  std::vector<float> weights;    // (n,) or empty
-  std::vector<float> credits;    // (n,) or empty
-  std::vector<char> absent;      // what ids without a row read
+  Array<uint32_t> slots;     // (n,) Tile::NONE where missing
+  Array<char*> rows_at;      // (n,) the weights of each row
+  Array<uint64_t> ids;       // (n,) ids of the tables; empty when nobody will need them
+  Array<int64_t> offsets;    // bags of the pooled segments
+  Array<float> weights;      // (n,) or empty
+  Array<float> credits;      // (n,) or empty
+  std::vector<char> absent;  // what ids without a row read
 
   // Reading, with tiers below the pad: copies of rows that are not in it, and whose they are.
   std::vector<char> lent;
   std::vector<std::pair<size_t, char*>> borrowed;  // id of the request, its record
 
-  std::vector<uint32_t> group_slot;
-  std::vector<char*> group_at;
-  std::vector<uint64_t> group_id;  // empty when no tile has 16-bit rows
-  std::vector<uint32_t> group_first;
-  std::vector<Entry> entries;
-  std::vector<float> entry_weight;  // empty without weights
-  std::vector<float> group_credit;  // empty without credits
+  Array<uint32_t> group_slot;
+  Array<char*> group_at;
+  Array<uint64_t> group_id;  // empty when no tile has 16-bit rows
+  Array<uint32_t> group_first;
+  Array<Entry> entries;
+  Array<float> entry_weight;  // empty without weights
+  Array<float> group_credit;  // empty without credits
 
-  std::vector<std::vector<Share>> replies, updates;  // by worker
-  std::vector<std::vector<Touch>> touches;           // by worker, of the update
-  std::shared_ptr<LateTouches> late;                 // those that are known only later
+  WorkShares replies, updates;
+  std::vector<std::vector<Touch>> touches;  // by worker, of the update
+  std::shared_ptr<LateTouches> late;        // those that are known only later
 
   std::shared_ptr<DeviceTicket> device;  // where rows lie in a GPU's memory: what it has of this
 };
@@ -115,8 +112,8 @@ struct Lookups {
     size_t begin, end;  // keys
   };
   std::vector<Part> parts;
-  std::vector<uint64_t> keys;
-  std::vector<uint32_t> slots;
+  Array<uint64_t> keys;
+  Array<uint32_t> slots;
 
   void clear() {
     parts.clear();

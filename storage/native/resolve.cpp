@@ -9,47 +9,54 @@ namespace ff {
 namespace {
 
 constexpr size_t BIRTHS_PER_THREAD = 64;
-constexpr size_t IDS_PER_THREAD = 16384;
 
 }  // namespace
 
 // Slots for all ids, for a batch that `counts` as training. Whatever happens, rows that were
 // counted as born are written.
 void Pad::resolve(const Request& request, Ticket& ticket, bool counts) {
-  ticket.slots.resize(request.num_ids);
-  ticket.missing = 0;
+  begin_resolving(ticket);
   newborns_.clear();
-  begin_lookups(index_.size());
   try {
-    for (const Run& run : ticket.runs)
-      if (!tiles_[run.tile]->indexed())
-        resolve_static(run, request.ids, ticket);
-      else
-        look_up(run, request.ids, planes_);
-    for (size_t plane = 0; plane < index_.size(); ++plane) {
-      Lookups& lookups = planes_[plane];
-      index_[plane]->find(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(), threads_);
-    }
-    if (population_) populate(ticket, counts);
-    for (size_t plane = 0; plane < index_.size() && ticket.train; ++plane)
-      insert(plane, planes_[plane]);
+    resolve_static(request, ticket);
+    if (population_)
+      resolve_population(request, ticket, counts);
+    else
+      resolve_dynamic(request, ticket);
   } catch (...) {
     bear_newborns();
     if (population_) end_use(ticket);
     throw;
   }
-  copy_slots(ticket);
+  ticket.missing = absent_.size();
   ticket.born = newborns_.size();
   bear_newborns();
-  locate(ticket);
+}
+
+// Of dynamic tables some of whose ids get no row, or lose it.
+void Pad::resolve_population(const Request& request, Ticket& ticket, bool counts) {
+  look_up(ticket.runs, request.ids);
+  for (size_t plane = 0; plane < index_.size(); ++plane) {
+    Lookups& lookups = planes_[plane];
+    index_[plane]->find(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(), threads_);
+  }
+  populate(ticket, counts);
+  for (size_t plane = 0; plane < index_.size() && ticket.train; ++plane) {
+    Lookups& lookups = planes_[plane];
+    auto part = lookups.parts.begin();
+    index_[plane]->insert_missing(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(),
+                                  [&](size_t at) {
+                                    while (at >= part->end) ++part;
+                                    return new_slot(part->tile, lookups.keys[at]);
+                                  });
+  }
+  copy_slots(ticket);
 }
 
 // Slots for all ids, or, when reading, copies of rows below the pad. False without room.
 bool Pad::resolve_in_tiers(const Request& request, Ticket& ticket, bool counts) {
-  ticket.missing = ticket.born = 0;
-  ticket.borrowed.clear();
-  begin_lookups(std::max<size_t>(1, planes_.size()));
-  for (const Run& run : ticket.runs) look_up(run, request.ids, planes_);
+  begin_resolving(ticket);
+  look_up(ticket.runs, request.ids);
   if (!ticket.train) {
     tiers_->peek(ticket, planes_);
   } else {
@@ -65,47 +72,74 @@ bool Pad::resolve_in_tiers(const Request& request, Ticket& ticket, bool counts) 
       ticket.tick = population_->now();
     }
   }
-  ticket.slots.resize(request.num_ids);
   copy_slots(ticket);
-  ticket.missing -= ticket.borrowed.size();
-  locate(ticket);
+  ticket.missing = absent_.size() - ticket.borrowed.size();
   for (const auto& [id, record] : ticket.borrowed) ticket.rows_at[id] = record;
   return true;
 }
 
-void Pad::copy_slots(Ticket& ticket) const {
-  for (const Lookups& lookups : planes_)
-    for (const Lookups::Part& part : lookups.parts)
-      for (size_t i = part.begin; i < part.end; ++i) {
-        const uint32_t slot = lookups.slots[i];
-        const bool absent = slot >= Population::REFUSED;
-        ticket.slots[part.first_id + (i - part.begin)] = absent ? Tile::NONE : slot;
-        ticket.missing += absent;
-      }
+void Pad::begin_resolving(Ticket& ticket) {
+  ticket.missing = ticket.born = 0;
+  ticket.borrowed.clear();
+  ticket.slots.resize(ticket.rows);
+  ticket.rows_at.resize(ticket.rows);
+  absent_.clear();
 }
 
-// Nothing is asked of these planes yet; their memory is kept.
-void Pad::begin_lookups(size_t planes) {
-  planes_.resize(planes);
+// An empty list for every worker of some shares.
+std::vector<std::vector<uint32_t>>& Pad::begin_leaving(const WorkShares& shares) {
+  left_.resize(std::max(left_.size(), shares.size()));
+  for (auto& ids : left_) ids.clear();
+  return left_;
+}
+
+// The keys of all runs whose tiles have an index, plane by plane.
+void Pad::look_up(std::vector<Run>& runs, const int64_t* ids) {
+  auto indexed = [&](const Run& run) { return tiles_[run.tile]->indexed(); };
+  std::vector<size_t> keys(planes_.size());
   for (Lookups& lookups : planes_) lookups.clear();
+  for (Run& run : runs) {
+    if (!indexed(run)) continue;
+    size_t& end = keys[plane_[run.tile]];
+    run.first_key = std::exchange(end, end + run.id_end - run.id_begin);
+    planes_[plane_[run.tile]].parts.push_back({run.tile, run.id_begin, run.first_key, end});
+  }
+  for (size_t plane = 0; plane < planes_.size(); ++plane) {
+    planes_[plane].keys.resize(keys[plane]);
+    planes_[plane].slots.resize(keys[plane]);
+  }
+  each_share(share_ids(runs, threads_, indexed), [&](size_t, const Share& share) {
+    const Run& run = runs[share.part];
+    const Tile& tile = *tiles_[run.tile];
+    const KeyRange range = keys_[run.tile];
+    const uint64_t ids_here = tile.spec().dynamic() ? range.ids() : tile.positions();
+    uint64_t* const to = planes_[plane_[run.tile]].keys.data() + run.first_key - run.id_begin;
+    for (size_t i = share.begin; i < share.end; ++i) {
+      const uint64_t id = static_cast<uint64_t>(ids[i]);
+      if (id >= ids_here) refuse_id(run.tile, ids[i]);
+      to[i] = range.key(id);
+    }
+  });
 }
 
-// Adds the keys of a run to what is asked of its tile's plane.
-void Pad::look_up(const Run& run, const int64_t* ids, std::vector<Lookups>& planes) const {
-  const Tile& tile = *tiles_[run.tile];
-  const KeyRange range = keys_[run.tile];
-  if (planes.size() <= plane_[run.tile]) planes.resize(plane_[run.tile] + 1);
-  Lookups& lookups = planes[plane_[run.tile]];
-  const size_t begin = lookups.keys.size();
-  const uint64_t ids_here = tile.spec().dynamic() ? range.ids() : tile.positions();
-  lookups.keys.reserve(begin + (run.id_end - run.id_begin));
-  for (size_t i = run.id_begin; i < run.id_end; ++i) {
-    const uint64_t id = static_cast<uint64_t>(ids[i]);
-    if (id >= ids_here) refuse_id(run.tile, ids[i]);
-    lookups.keys.push_back(range.key(id));
-  }
-  lookups.slots.resize(lookups.keys.size());
-  lookups.parts.push_back({run.tile, run.id_begin, begin, lookups.keys.size()});
+// Slots and rows, as the indexes have them. Rows stay where they are until the ticket is released.
+void Pad::copy_slots(Ticket& ticket) {
+  const WorkShares shares =
+      share_ids(ticket.runs, threads_, [&](const Run& run) { return tiles_[run.tile]->indexed(); });
+  auto& left = begin_leaving(shares);
+  each_share(shares, [&](size_t worker, const Share& share) {
+    const Run& run = ticket.runs[share.part];
+    const RowView view = tiles_[run.tile]->view();
+    const uint32_t* const from = planes_[plane_[run.tile]].slots.data() + run.first_key;
+    for (size_t i = share.begin; i < share.end; ++i) {
+      const uint32_t slot = from[i - run.id_begin];
+      const bool absent = slot >= Population::REFUSED;
+      ticket.slots[i] = absent ? Tile::NONE : slot;
+      ticket.rows_at[i] = absent ? nullptr : view.weights(slot);
+      if (absent) left[worker].push_back(static_cast<uint32_t>(i));
+    }
+  });
+  for (const auto& ids : left) absent_.insert(absent_.end(), ids.begin(), ids.end());
 }
 
 void Pad::refuse_batch(const std::vector<Lookups>& planes) const {
@@ -119,21 +153,6 @@ void Pad::refuse_batch(const std::vector<Lookups>& planes) const {
                     "ahead), lower train.batch_size, or add embedding ranks");
 }
 
-// Where the rows lie. They stay there until the ticket is released.
-void Pad::locate(Ticket& ticket) const {
-  ticket.rows_at.resize(ticket.slots.size());
-  for (const Run& run : ticket.runs) {
-    const RowView view = tiles_[run.tile]->view();
-    const size_t ids = run.id_end - run.id_begin;
-    parallel_for(threads_, ids, IDS_PER_THREAD, [&](size_t begin, size_t end, int) {
-      for (size_t i = run.id_begin + begin; i < run.id_begin + end; ++i) {
-        const uint32_t slot = ticket.slots[i];
-        ticket.rows_at[i] = slot == Tile::NONE ? nullptr : view.weights(slot);
-      }
-    });
-  }
-}
-
 // Gives ids without a row what they read: zeros, or the row they would be born as.
 void Pad::lend_absent(const Request& request, Ticket& ticket) const {
   struct Absent {
@@ -143,17 +162,17 @@ void Pad::lend_absent(const Request& request, Ticket& ticket) const {
   };
   std::vector<Absent> newborns;
   size_t bytes = 0;
-  for (Run& run : ticket.runs) {
-    const TileSpec& spec = tiles_[run.tile]->spec();
-    const size_t row = (size_t{spec.dim} * bytes_of(spec.dtype) + 63) / 64 * 64;
-    for (size_t i = run.id_begin; i < run.id_end; ++i) {
-      if (ticket.rows_at[i] != nullptr) continue;
-      run.distinct = false;  // ids that train nothing are left out when rows are grouped
-      ticket.rows_at[i] = const_cast<char*>(zeros_.data());
-      if (spec.absent_zeros) continue;
-      newborns.push_back({i, run.tile, bytes});
-      bytes += row;
-    }
+  Run* run = ticket.runs.data();
+  for (const uint32_t i : absent_) {
+    if (ticket.rows_at[i] != nullptr) continue;  // it is lent a row
+    if (i < run->id_begin) run = ticket.runs.data();
+    while (i >= run->id_end) ++run;
+    run->distinct = false;  // ids that train nothing are left out when rows are grouped
+    ticket.rows_at[i] = const_cast<char*>(zeros_.data());
+    const TileSpec& spec = tiles_[run->tile]->spec();
+    if (spec.absent_zeros) continue;
+    newborns.push_back({i, run->tile, bytes});
+    bytes += (size_t{spec.dim} * bytes_of(spec.dtype) + 63) / 64 * 64;
   }
   ticket.absent.resize(bytes);
   parallel_for(threads_, newborns.size(), BIRTHS_PER_THREAD, [&](size_t begin, size_t end, int) {
@@ -166,43 +185,14 @@ void Pad::lend_absent(const Request& request, Ticket& ticket) const {
   });
 }
 
-void Pad::resolve_static(const Run& run, const int64_t* positions, Ticket& ticket) {
-  Tile& tile = *tiles_[run.tile];
-  const uint64_t rows = tile.positions();
-  for (size_t i = run.id_begin; i < run.id_end; ++i) {
-    const uint64_t position = static_cast<uint64_t>(positions[i]);
-    if (position >= rows) refuse_id(run.tile, positions[i]);
-    ticket.slots[i] = tile.slot_of(position);
-  }
-  if (tile.complete()) return;
-  for (size_t i = run.id_begin; i < run.id_end; ++i) {
-    const uint64_t position = static_cast<uint64_t>(positions[i]);
-    if (tile.born(position)) continue;
-    if (!ticket.train) {
-      ticket.slots[i] = Tile::NONE;
-      ++ticket.missing;
-      continue;
-    }
-    tile.claim(position, ticket.slots[i]);
-    conceive(run.tile, ticket.slots[i], tile.id_of(position));
-  }
-}
-
-// Gives rows to the keys without a slot, in the order of the batch.
-void Pad::insert(size_t plane, Lookups& lookups) {
-  size_t part = 0;
-  auto new_slot = [&](size_t at) {
-    while (at >= lookups.parts[part].end) ++part;
-    const uint32_t t = lookups.parts[part].tile;
-    uint32_t slot = tiles_[t]->shelf().take();
-    if (slot == Tile::NONE) slot = tiles_[t]->shelf().take_for(tiles_[t]->spec().label());
-    tiles_[t]->count(+1);
-    conceive(t, slot, keys_[t].id(lookups.keys[at]));
-    if (population_) population_->bear(t);
-    return slot;
-  };
-  index_[plane]->insert_missing(lookups.keys.data(), lookups.slots.data(), lookups.keys.size(),
-                                new_slot);
+// For a key that has none; its row is born.
+uint32_t Pad::new_slot(uint32_t t, uint64_t key) {
+  uint32_t slot = tiles_[t]->shelf().take();
+  if (slot == Tile::NONE) slot = tiles_[t]->shelf().take_for(tiles_[t]->spec().label());
+  tiles_[t]->count(+1);
+  conceive(t, slot, keys_[t].id(key));
+  if (population_) population_->bear(t);
+  return slot;
 }
 
 void Pad::bear_newborns() {

@@ -1,43 +1,9 @@
 // Who works on what: gather and update cut into equal shares, when the batch is planned.
-#include <algorithm>
+#include "share.h"
 
 #include "pad.h"
 
 namespace ff {
-namespace {
-
-// Deals out work that comes in parts, each with a cost, to workers in equal consecutive shares.
-// cut(part, cost) says how far into the part a cost reaches.
-class Shares {
- public:
-  Shares(std::vector<std::vector<Share>>& shares, int threads, double total)
-      : shares_(shares), each_(total / threads) {
-    shares_.resize(threads);
-    for (auto& share : shares_) share.clear();
-  }
-
-  template <class Cut>
-  void add(size_t part, size_t begin, size_t end, double cost, Cut&& cut) {
-    const double start = dealt_;
-    while (begin < end) {
-      const bool last = worker_ + 1 == shares_.size();
-      const double limit = each_ * static_cast<double>(worker_ + 1);
-      const size_t until =
-          last || start + cost <= limit ? end : std::clamp<size_t>(cut(limit - start), begin, end);
-      if (until > begin) shares_[worker_].push_back({part, begin, until});
-      begin = until;
-      if (begin < end) ++worker_;
-    }
-    dealt_ = start + cost;
-  }
-
- private:
-  std::vector<std::vector<Share>>& shares_;
-  double each_, dealt_ = 0;
-  size_t worker_ = 0;
-};
-
-}  // namespace
 
 void Pad::share_replies(Ticket& ticket) const {
   auto bytes = [&](const Segment& segment) {
@@ -49,7 +15,7 @@ void Pad::share_replies(Ticket& ticket) const {
   };
   double total = 0;
   for (const Segment& segment : ticket.segments) total += cost(segment);
-  Shares shares(ticket.replies, threads_, total);
+  Shares shares(ticket.replies, static_cast<size_t>(threads_), total);
   for (size_t s = 0; s < ticket.segments.size(); ++s) {
     const Segment& segment = ticket.segments[s];
     if (!segment.reply) continue;
@@ -91,7 +57,7 @@ void Pad::share_updates(Ticket& ticket) const {
     ticket.unique += run.group_end - run.group_begin;
     total += bytes(run) * static_cast<double>(touched(run, run.group_end));
   }
-  Shares shares(ticket.updates, threads_, total);
+  Shares shares(ticket.updates, static_cast<size_t>(threads_), total);
   for (size_t r = 0; r < ticket.runs.size(); ++r) {
     const Run& run = ticket.runs[r];
     const double cost = bytes(run) * static_cast<double>(touched(run, run.group_end));

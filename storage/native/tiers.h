@@ -50,6 +50,7 @@ class Tiers {
         int threads);
   ~Tiers() { close(); }
 
+  size_t planes() const { return index_.size(); }
   Shelf& shelf_of(size_t tile) { return residents_of(tile).shelf(); }
   // Who may come and go. Before the first plan.
   void set_population(Population* population, const Owners* owners);

@@ -22,7 +22,7 @@ constexpr size_t LANES = 16;
 
 // Where in an array a value stands, in order; returns how often. There is room for LANES more.
 // Without branches: nobody can guess.
-size_t places_of(uint32_t value, const std::vector<uint32_t>& array, uint32_t* places) {
+size_t places_of(uint32_t value, const Array<uint32_t>& array, uint32_t* places) {
   size_t count = 0, at = 0;
 #ifdef __AVX512F__
   const __m512i wanted = _mm512_set1_epi32(static_cast<int>(value));

@@ -13,6 +13,7 @@
 #include "mapping.h"
 #include "optimizer_step.h"
 #include "pool.h"
+#include "prefetch.h"
 #include "rows.h"
 #include "shelf.h"
 
@@ -106,6 +107,9 @@ class Tile {
     return static_cast<uint32_t>(block << layout().shift | (position - block * layout().rows));
   }
   bool born(uint64_t position) const { return born_bits()[position >> 6] >> (position & 63) & 1; }
+  FF_INLINE void ask_born(uint64_t position) const {
+    __builtin_prefetch(born_bits() + (position >> 6));
+  }
   bool complete() const { return rows_ == positions_; }
 
   // Without an index: memory for the row at `slot`, counted as born. The caller writes it with

@@ -12,6 +12,7 @@
 #include <deque>
 #include <vector>
 
+#include "array.h"
 #include "hash.h"
 #include "prefetch.h"
 
@@ -30,7 +31,7 @@ class Window {
   }
 
   // The batch names these keys.
-  void enter(const std::vector<uint64_t>& keys) {
+  void enter(const Array<uint64_t>& keys) {
     for (const uint64_t key : keys) note(key);
     Named& named = named_.back();
     named.keys.insert(named.keys.end(), keys.begin(), keys.end());
