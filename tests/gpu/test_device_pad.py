@@ -61,7 +61,7 @@ def beside(specs: list[RowSpec], pad_bytes: int) -> int:
     set_aside = host.bytes / (1 << 24)
     pad = DevicePad(specs, budget_bytes=pad_bytes, host=host)
     try:
-        return math.ceil(1.25 * pad.beside_bytes / (1 - set_aside))
+        return math.ceil(1.5 * pad.beside_bytes / (1 - set_aside))
     finally:
         pad.close()
 

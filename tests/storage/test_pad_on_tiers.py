@@ -81,7 +81,7 @@ def test_many_seeds(make_pad: MakePad, tiers: str) -> None:
 
 
 def test_every_tier_is_used(make_pad: MakePad) -> None:
-    pad = make_pad(tile_specs(), 100_000, "host+file", host_bytes=500_000)
+    pad = make_pad(tile_specs(), 100_000, "host+file", host_bytes=350_000)
     train(pad, requests(0, 150))
     traffic = pad.take_traffic()
     assert traffic.pad_hits > 0
@@ -203,7 +203,7 @@ def test_reading_needs_no_room(make_pad: MakePad) -> None:
 
 def test_rows_by_id_wherever_they_are(make_pad: MakePad) -> None:
     specs = tile_specs()
-    pad = make_pad(specs, 100_000, "host+file", host_bytes=400_000)
+    pad = make_pad(specs, 100_000, "host+file", host_bytes=350_000)
     train(pad, requests(4, 60))
     ids = np.sort(np.concatenate([ids for ids, _ in pad.scan(1)]))
     before, found = pad.read(1, ids)
