@@ -16,6 +16,7 @@ independent of the number of threads, bit for bit. None of these calls is collec
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -93,6 +94,8 @@ class Pad:
             device,
         )
         self._stream = stream
+        # Not by the native core, which would wait for threads that may need Python's lock.
+        self._close = weakref.finalize(self, self._native.close)
         self._reported = Traffic()
 
     def plan(self, request: Request, train: bool) -> Ticket:
@@ -180,7 +183,8 @@ class Pad:
 
         `addresses` (S,) point to one gradient row per reply row, dtype `wire`. A row's gradients
         are summed in fp32 in the order (requester, position); those of a pooled segment times the
-        id's weight. `step` counts from 1. On a GPU as `gather`.
+        id's weight. `step` counts from 1. On a GPU as `gather`; there ValueError for a second update
+        of a ticket where scores count gradients.
         """
         if step < 1:
             raise ValueError(f"Pad.update: step counts from 1, got {step}")
@@ -193,9 +197,9 @@ class Pad:
     def close(self) -> None:
         """End the threads that move rows between tiers; nothing is flushed.
 
-        Nothing can be planned afterwards.
+        Nothing can be planned afterwards. Done for a pad that goes without it, too.
         """
-        self._native.close()
+        self._close()
 
     @property
     def rows(self) -> int:

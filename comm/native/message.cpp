@@ -60,12 +60,14 @@ struct Share {
 template <class IdsOf, class F>
 void for_shares(int threads, size_t n, IdsOf&& ids_of, F&& f) {
   std::vector<Share> shares;
+  size_t ids = 0;
   for (size_t i = 0; i < n; ++i) {
+    ids += ids_of(i);
     const size_t of_link = ids_of(i) / kIdsOfShare + 1;
     for (size_t k = 0; k < of_link; ++k) shares.push_back({i, k, of_link});
   }
-  const size_t long_ones = shares.size() - n;  // short ones alone do not pay for threads
-  for_tasks(std::min<int>(threads, static_cast<int>(1 + long_ones)), shares.size(),
+  const size_t pays = 1 + ids / kIdsOfShare;  // a thread for fewer ids takes longer to wake
+  for_tasks(static_cast<int>(std::min<size_t>(threads, pays)), shares.size(),
             [&](size_t task, int) { f(shares[task]); });
 }
 

@@ -45,8 +45,8 @@ void PooledBuilder::make_room() {
   for (IdValue v : kIdValues)
     route.id_values[v].resize(carries(table_, v, bags_->weights != nullptr) ? lookups : 0);
   bucket_.resize(table_.buckets > 1 ? lookups : 0);
-  first_id_.resize(chunks_.size() * table_.buckets);
-  first_row_.resize(chunks_.size() * table_.buckets);
+  first_id_.resize(chunks_.size() * counters());
+  first_row_.resize(chunks_.size() * counters());
 }
 
 // Ids and reply rows of the chunk per bucket, and the reply rows before each of its bags. A bag has

@@ -32,8 +32,8 @@ class PooledBuilder final : public TableBuilder {
   void enter_rows(size_t chunk, Scratch& scratch);
   void finish();
 
-  uint32_t* ids_of(size_t chunk) { return first_id_.data() + chunk * table_.buckets; }
-  uint32_t* rows_of(size_t chunk) { return first_row_.data() + chunk * table_.buckets; }
+  uint32_t* ids_of(size_t chunk) { return first_id_.data() + chunk * counters(); }
+  uint32_t* rows_of(size_t chunk) { return first_row_.data() + chunk * counters(); }
 
   // Calls f(bag, ids in the bag) for every bag of the chunk, in order.
   template <class F>
@@ -45,7 +45,8 @@ class PooledBuilder final : public TableBuilder {
   }
 
   Array<uint16_t> bucket_;  // (lookups,) of a table of several buckets
-  // (chunks, buckets): how many ids and reply rows a chunk has, then where they begin.
+  // (chunks, counters()), by bucket: how many ids and reply rows a chunk has, then where they
+  // begin.
   Array<uint32_t> first_id_, first_row_;
   Array<uint32_t> first_entry_;  // (chunks,)
 };

@@ -141,7 +141,7 @@ void Router::spread_credits(const Bags& bags) {
     const int64_t* const offsets = bags.of(static_cast<uint32_t>(i / ranges));
     const size_t begin = i % ranges * kBagsOfThread;
     for (size_t b = begin; b < std::min(batch, begin + kBagsOfThread); ++b)
-      std::fill(&credits_[offsets[b]], &credits_[offsets[b + 1]], bags.credits[b]);
+      std::fill(credits_.data() + offsets[b], credits_.data() + offsets[b + 1], bags.credits[b]);
   });
 }
 

@@ -43,6 +43,8 @@ class RowsBuilder final : public TableBuilder {
   void assign_rows(size_t chunk, ChunkIds& ids);
   template <class NextOf>
   void assign_rows(ChunkIds& ids, NextOf&& next_of);
+
+  // Of a chunk, in row_entries.cpp.
   template <class Place>
   void enter_lookups(const Chunk& chunk, Place&& place);
   void enter(const Chunk& chunk, ChunkIds& ids);
@@ -60,12 +62,13 @@ class RowsBuilder final : public TableBuilder {
   void take_numbers(ChunkIds& ids) const;
 
   size_t parts() const { return size_t{1} << part_bits_; }
-  uint32_t* rows_of(size_t chunk) { return next_row_.data() + chunk * table_.buckets; }
-  uint32_t* entries_of(size_t chunk) { return next_entry_.data() + chunk * table_.buckets; }
+  uint32_t* rows_of(size_t chunk) { return next_row_.data() + chunk * counters(); }
+  uint32_t* entries_of(size_t chunk) { return next_entry_.data() + chunk * counters(); }
 
   std::vector<ChunkIds> ids_;  // per chunk, where there are several
   uint32_t part_bits_ = 0;
-  // (chunks, buckets): how many rows and entries a chunk opens, then where its next ones go.
+  // (chunks, counters()), by bucket: how many rows and entries a chunk opens, then where its next
+  // ones go.
   Array<uint32_t> next_row_, next_entry_;
 };
 

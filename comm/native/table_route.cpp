@@ -43,6 +43,9 @@ void TableBuilder::cut_chunks(size_t longest, size_t chunk) {
   }
   chunks_.back().last_bag = route_->bags;
   chunks_.back().last = lookups;
+  const auto most = [&](const Chunk& c) { return c.size() > lookups - lookups / 4; };
+  if (n > 1 && std::any_of(chunks_.begin(), chunks_.end(), most))  // in one bag: not to be cut
+    chunks_.assign(1, {0, route_->bags, 0, lookups});
 }
 
 // The chunk that begins with the first bag whose lookups are all at or behind the one given.

@@ -73,6 +73,8 @@ class TableBuilder {
 
   virtual void make_room() = 0;  // once the batch is cut
   bool whole() const { return chunks_.size() == 1; }
+  // Numbers that a chunk has for its buckets: a thread's in cache lines of their own.
+  size_t counters() const { return (size_t{table_.buckets} + 15) / 16 * 16; }
   void scale_bags(const Chunk& chunk);
   bool belong(const int64_t* ids, size_t n) const;
 

@@ -127,21 +127,28 @@ void Pad::write(size_t t, const int64_t* ids, size_t n, const char* records) {
   request.pooled = request.replies = &no;
   const std::unique_ptr<Ticket> ticket = plan(request, true, false);
   wait(*ticket);
+  write_rows(t, *ticket, records);
+  release(*ticket);
+}
+
+// What trained batches have done to the rows counts before they are written.
+void Pad::write_rows(size_t t, const Ticket& ticket, const char* records) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (population_) population_->settle();
+  const size_t n = ticket.slots.size();
   const RowView view = tiles_[t]->view();
   std::vector<Fetch::Move> rows;
   std::vector<Meta> before;
   for (size_t i = 0; i < n; ++i) {
-    const Fetch::Place at{static_cast<uint32_t>(t), ticket->slots[i], ticket->rows_at[i]};
+    const Fetch::Place at{static_cast<uint32_t>(t), ticket.slots[i], ticket.rows_at[i]};
     rows.push_back({at, const_cast<char*>(records) + i * record_bytes(t)});
     before.push_back(view.meta(at.weights, at.slot)->load());
   }
   rows_->load(rows);
   for (size_t i = 0; i < n && population_; ++i) {
-    std::lock_guard<std::mutex> lock(mutex_);
     Meta& meta = *view.meta(rows[i].pad.weights, rows[i].pad.slot);
     meta.store(population_->write(t, before[i], meta.load()));
   }
-  release(*ticket);
 }
 
 size_t Pad::erase(size_t t, const int64_t* ids, size_t n) {

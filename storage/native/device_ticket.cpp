@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
 
 #include "norms.h"
 #include "parallel.h"
@@ -192,6 +193,10 @@ GroupRows DeviceTicket::rows_of(const Groups& groups) const {
 
 void DeviceTicket::update(const Ticket& ticket, const uint64_t* addresses, Dtype wire,
                           const std::vector<RunRows>& runs, const Stream& step) {
+  Norms* const norms = static_cast<Norms*>(ticket.late.get());
+  if (norms != nullptr && norms->fetched())
+    throw std::invalid_argument(
+        "Pad.update: where scores count gradients, a ticket on a GPU is updated once");
   step.wait(plan_.sent());
   step.wait(used_);
   to_gradients_.clear();
@@ -201,7 +206,6 @@ void DeviceTicket::update(const Ticket& ticket, const uint64_t* addresses, Dtype
   fill_part(to_gradients_, gradients, addresses);
   fill_part(to_gradients_, stepping, runs.data());
   to_gradients_.send(step);
-  Norms* const norms = static_cast<Norms*>(ticket.late.get());
   const UpdateArgs args{plan_.device(pieces_),
                         plan_.device(chunks_),
                         work_.chunks.size(),

@@ -48,7 +48,6 @@ void Norms::expect(const Ticket& ticket, const TileList& tiles, const Population
 }
 
 void Norms::fetch(const float* norms, const Stream& step) {
-  if (fetched_) read();  // of an earlier update of the ticket
   fetched_ = true;
   if (count_ > 0) step.copy_out(here_.data(), norms, count_ * sizeof(float));
   arrived_.record(step);

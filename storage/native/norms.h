@@ -19,7 +19,8 @@ class Norms final : public LateTouches {
 
   // A ticket that was planned and will train: whose norms they will be.
   void expect(const Ticket& ticket, const TileList& tiles, const Population& population);
-  // On the step's stream, from memory of the device: (groups of all runs,).
+  bool fetched() const { return fetched_; }
+  // Once for a ticket, on the step's stream, from memory of the device: (groups of all runs,).
   void fetch(const float* norms, const Stream& step);
   // Waits for the norms, if there are any.
   std::vector<Touch> take() override;

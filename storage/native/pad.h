@@ -10,6 +10,7 @@
 // number of threads.
 #pragma once
 
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -97,6 +98,7 @@ class Pad {
   // `counts`: whether this is a training batch, and not rows that are written by id.
   std::unique_ptr<Ticket> plan(const Request& request, bool train, bool counts);
   std::unique_ptr<Ticket> make_plan(const Request& request, bool train, bool counts);
+  std::unique_ptr<Ticket> plan_ticket(const Request& request, bool train, bool counts);
   void resolve(const Request& request, Ticket& ticket, bool counts);
   bool resolve_in_tiers(const Request& request, Ticket& ticket, bool counts);
   void begin_resolving(Ticket& ticket);
@@ -145,6 +147,7 @@ class Pad {
   Shelf& shelf_for(const TileSpec& spec, size_t limit);
   [[noreturn]] void refuse_id(size_t tile, int64_t id) const;
   std::unique_lock<std::mutex> settled() const;
+  void write_rows(size_t t, const Ticket& ticket, const char* records);
   std::vector<RowRef> refs(size_t tile, const std::vector<int64_t>& positions, char* records) const;
   std::vector<int64_t> positions(size_t tile, const int64_t* ids, size_t n) const;
   bool record_is_gone(size_t tile, int64_t position, const char* record) const;
@@ -175,7 +178,8 @@ class Pad {
 
   std::unique_ptr<Population> population_;  // none: all ids get rows, which stay
   std::unique_ptr<Owners> owners_;
-  uint32_t begun_ = 0;  // number of a batch that has begun and found no room yet
+  std::exception_ptr failure_;  // of the device, in the middle of a plan
+  uint32_t begun_ = 0;          // number of a batch that has begun and found no room yet
   std::unique_ptr<Sweep> sweep_;
   std::vector<std::pair<uint64_t, size_t>>
       unknown_;                 // keys without a row, and where the batch has them

@@ -134,7 +134,7 @@ Cut Partition<Item>::cut_of(size_t p) const {
   const Part& part = parts_[p];
   const int small = static_cast<int>(std::bit_width(part.size() / PART));
   const bool at_once = part.bits <= BITS_AT_ONCE && part.size() >> part.bits > 0;
-  const int bits = at_once ? part.bits : std::min({part.bits, small, MOST_BITS});
+  const int bits = at_once ? part.bits : std::min({part.bits, std::max(1, small), MOST_BITS});
   return {p, part.run, part.bits - bits, static_cast<uint32_t>((uint64_t{1} << bits) - 1)};
 }
 

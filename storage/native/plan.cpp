@@ -110,9 +110,21 @@ std::unique_ptr<Ticket> Pad::try_plan(const Request& request, bool train) {
   return make_plan(request, train, train);
 }
 
+// When the device fails, rows that were given places may never be written: then nothing can be
+// planned any more.
 std::unique_ptr<Ticket> Pad::make_plan(const Request& request, bool train, bool counts) {
   std::lock_guard<std::mutex> lock(mutex_);
+  if (failure_) std::rethrow_exception(failure_);
   if (tiers_) tiers_->check();
+  try {
+    return plan_ticket(request, train, counts);
+  } catch (const DeviceError&) {
+    failure_ = std::current_exception();
+    throw;
+  }
+}
+
+std::unique_ptr<Ticket> Pad::plan_ticket(const Request& request, bool train, bool counts) {
   auto ticket = std::make_unique<Ticket>();
   if (!spares_.empty()) {
     *ticket = std::move(spares_.back());
@@ -121,6 +133,7 @@ std::unique_ptr<Ticket> Pad::make_plan(const Request& request, bool train, bool 
   ticket->train = train;
   ticket->released = false;
   ticket->rows = request.num_ids;
+  ticket->batch = ticket->reader = 0;  // which a plan that found no room may have left
   read_segments(request, *ticket);
   make_runs(*ticket);
   if (!tiers_) {

@@ -26,6 +26,7 @@ std::string bytes_text(size_t bytes) {
 }
 
 Pool::~Pool() {
+  if (host_ != nullptr) host_->refund(beside_);
   for (auto& [address, bytes] : extents_) munmap(address, bytes);
 }
 
@@ -83,7 +84,7 @@ bool Pool::shrink_for(size_t bytes) {
     const uintptr_t chunk = reinterpret_cast<uintptr_t>(block) / LARGEST * LARGEST;
     if (whole_.erase(chunk) == 1 && keeper_ != nullptr)
       keeper_->leaving(reinterpret_cast<char*>(chunk));
-    if (system_) madvise(block, size_of(order), MADV_DONTNEED);
+    madvise(block, size_of(order), MADV_DONTNEED);
     returned_[order].push_back(block);
     held_ -= size_of(order);
   }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import gpu
 import numpy as np
 import pytest
+from device_pad import DevicePad
 
 from fourfold.runtime.load import TableLoad
 from fourfold.runtime.row_cost import RowCost, pad_memory
@@ -128,3 +130,16 @@ def test_a_host_tier_that_has_no_room_for_it_is_refused() -> None:
     make(int(enough * 1.02))
     with pytest.raises(BudgetError, match=r"beside the pad needs .* raise storage.host_bytes"):
         make(int(enough * 0.97))
+
+
+def test_a_pad_that_goes_gives_it_back() -> None:
+    specs = [spec_of(None)]
+    host = HostTier(specs, budget_bytes=24 << 20)
+    before = host.bytes
+    for _ in range(2):
+        pad = DevicePad(specs, budget_bytes=8 << 20, host=host)
+        assert host.bytes > before
+        pad.close()
+        del pad
+        gc.collect()
+        assert host.bytes == before

@@ -114,3 +114,58 @@ def test_an_update_waits_for_nothing_that_the_device_does() -> None:
     pad.close()
     assert (scores == scores[0]).all()
     assert scores[0] > 0
+
+
+def update(pad: Pad, ids: range, step: int) -> None:
+    """Train rows with gradients of 3; their norms count later."""
+    request = SegmentedRequest.of([Segment(0, np.array(ids))])
+    ticket = pad.plan(request, True)
+    rows = np.full((len(ids), DIM), 3, np.float32)
+    pad.update(ticket, request.addresses([rows]), "fp32", 0.5, step)
+    pad.release(ticket)
+
+
+def test_rows_that_are_written_keep_the_score_they_are_given() -> None:
+    pad = DevicePad([spec(0, dim=DIM)], budget_bytes=1 << 20,
+                    reclaim=ReclaimConfig(by="importance", rows=1000))  # fmt: skip
+    pad.plan_ahead(WINDOW)
+    ids = range(100)
+    update(pad, ids, 1)
+    records = pad.read(0, np.array(ids))[0].copy()
+    update(pad, ids, 2)
+    pad.write(0, np.array(ids), records)
+    assert pad.read(0, np.array(ids))[0]["score"].tolist() == records["score"].tolist()
+    pad.close()
+
+
+@pytest.mark.parametrize("make", [Pad, DevicePad])
+def test_a_write_between_a_refused_plan_and_the_next_takes_nothing_from_it(make: Any) -> None:
+    specs = [spec(0, dim=DIM)]
+    pad = make(specs, budget_bytes=64 << 10, host=HostTier(specs),
+               reclaim=ReclaimConfig(by="importance", rows=5000))  # fmt: skip
+    pad.plan_ahead(WINDOW)
+    here, there = range(250), range(1000, 1250)
+    update(pad, here, 1)
+    records = pad.read(0, np.array(here))[0][:1].copy()
+    first = pad.plan(SegmentedRequest.of([Segment(0, np.array(here))]), True)
+    assert pad.try_plan(SegmentedRequest.of([Segment(0, np.array(there))]), True) is None
+    pad.write(0, np.array(here[:1]), records)
+    pad.release(first)
+    update(pad, there, 2)
+    scores = pad.read(0, np.array(there))[0]["score"]
+    pad.close()
+    assert (scores == scores[0]).all()
+    assert scores[0] > 0
+
+
+def test_a_ticket_is_updated_once() -> None:
+    pad = DevicePad([spec(0, dim=DIM)], budget_bytes=1 << 20,
+                    reclaim=ReclaimConfig(by="importance", rows=1000))  # fmt: skip
+    request = SegmentedRequest.of([Segment(0, np.arange(10))])
+    ticket = pad.plan(request, True)
+    rows = request.addresses([np.ones((10, DIM), np.float32)])
+    pad.update(ticket, rows, "fp32", 0.5, 1)
+    with pytest.raises(ValueError, match="updated once"):
+        pad.update(ticket, rows, "fp32", 0.5, 2)
+    pad.release(ticket)
+    pad.close()

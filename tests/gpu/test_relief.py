@@ -15,6 +15,7 @@ from fourfold.comm.errors import DeviceError as CommDeviceError
 from fourfold.storage import SGD, Normal, Pad, RowSpec, Segment, SegmentedRequest
 from fourfold.storage import _native as storage_core
 from fourfold.storage.errors import DeviceError as StorageDeviceError
+from fourfold.storage.tier import HostTier
 
 KIB = 1 << 10
 CORES = [
@@ -115,4 +116,39 @@ def test_nobody_waits_with_pythons_lock_for_a_plan_that_asks() -> None:
     assert cache.emptied == 1
     assert tickets[0].unique == 4096
     pad.release(tickets[0])
+    pad.close()
+
+
+def test_a_pad_that_is_dropped_while_its_fetcher_asks_ends() -> None:
+    """If what joins the fetcher had Python's lock, this would hang."""
+    asked, cache = threading.Event(), Cache(4 << 20)
+
+    def empty() -> None:
+        asked.set()
+        time.sleep(0.2)
+        cache.empty()
+
+    spec = RowSpec(table=0, name="t", dim=64, rows=None, optimizer=SGD(), init=Normal(1.0))
+    device = gpu.open_device("stand-in", storage_core, relief=empty)
+    pad = Pad([spec], budget_bytes=1 << 20, device=device, host=HostTier([spec]))
+    first = pad.plan(SegmentedRequest.of([Segment(0, np.arange(2000, dtype=np.int64))]), True)
+    pad.wait(first)
+    pad.release(first)
+    second = SegmentedRequest.of([Segment(0, np.arange(2000, 4000, dtype=np.int64))])
+    with gpu.limited(4 * KIB):
+        pad.plan(second, True)
+        assert asked.wait(10)
+        del pad
+    assert cache.emptied >= 1
+
+
+def test_nothing_is_planned_after_the_device_has_failed_in_a_plan() -> None:
+    """Rows that were given places have not been written."""
+    spec = RowSpec(table=0, name="t", dim=64, rows=None, optimizer=SGD(), init=Normal(1.0))
+    pad = Pad([spec], budget_bytes=4 << 20, device=gpu.open_device("stand-in", storage_core))
+    request = SegmentedRequest.of([Segment(0, np.arange(4096, dtype=np.int64))])
+    with gpu.limited(4 * KIB), pytest.raises(StorageDeviceError):
+        pad.plan(request, True)
+    with pytest.raises(StorageDeviceError):
+        pad.plan(request, True)
     pad.close()
