@@ -183,8 +183,8 @@ class Pad:
 
         `addresses` (S,) point to one gradient row per reply row, dtype `wire`. A row's gradients
         are summed in fp32 in the order (requester, position); those of a pooled segment times the
-        id's weight. `step` counts from 1. On a GPU as `gather`; there ValueError for a second update
-        of a ticket where scores count gradients.
+        id's weight. `step` counts from 1. On a GPU as `gather`; there ValueError for a second
+        update of a ticket where scores count gradients.
         """
         if step < 1:
             raise ValueError(f"Pad.update: step counts from 1, got {step}")
