@@ -1,7 +1,5 @@
 #include "device_route.h"
 
-#include <cstring>
-
 #include "parallel.h"
 
 namespace ff {
@@ -257,10 +255,9 @@ void DeviceRoute::upload(const Plan& plan, const Route& route, const Stream& upl
   builder.build();
   parcel_.open();
   builder.build();
-  parallel_for(plan.threads, copies_.size(), 1, [&](size_t begin, size_t end, int) {
-    for (size_t i = begin; i < end; ++i)
-      std::memcpy(parcel_.host(copies_[i].to), copies_[i].from, copies_[i].to.count);
-  });
+  Copies copies(parcel_);
+  for (const Copy& copy : copies_) copies.add(copy.to, static_cast<const char*>(copy.from));
+  copies.run(plan.threads);
   uploads.wait(read_);
   parcel_.send(uploads);
 }
