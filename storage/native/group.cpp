@@ -23,20 +23,14 @@ class Grouping {
   }
 
   void run() {
-    each_worker([&](size_t worker) { sort_parts(worker); });
+    each_worker(workers_, [&](size_t worker) { sort_parts(worker); });
     place_groups();
-    each_worker([&](size_t worker) { write_groups(worker); });
+    each_worker(workers_, [&](size_t worker) { write_groups(worker); });
   }
 
  private:
   static constexpr bool NUMBERED = Partition<Item>::NUMBERED;
 
-  template <class Work>
-  void each_worker(Work&& work) {
-    parallel_for(static_cast<int>(workers_), workers_, 1, [&](size_t begin, size_t end, int) {
-      for (size_t worker = begin; worker < end; ++worker) work(worker);
-    });
-  }
   void sort_parts(size_t worker);
   void sort_part(const Part& part, SlotSort<Item>& sort, FoundGroups& found);
   void add_extras(size_t begin, const Item* sorted, size_t n, FoundGroups::Extra* extra);

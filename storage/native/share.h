@@ -75,14 +75,20 @@ WorkShares share_ids(const std::vector<Run>& runs, int threads, Wanted&& wanted)
   });
 }
 
+// Calls work(worker) for all workers, each on a thread.
+template <class Work>
+void each_worker(size_t workers, Work&& work) {
+  parallel_for(static_cast<int>(workers), workers, 1, [&](size_t begin, size_t end, int) {
+    for (size_t worker = begin; worker < end; ++worker) work(worker);
+  });
+}
+
 // Calls work(worker, share) for the shares of all workers, each on a thread.
 template <class Work>
 void each_share(const WorkShares& shares, Work&& work) {
-  parallel_for(static_cast<int>(shares.size()), shares.size(), 1,
-               [&](size_t first, size_t last, int) {
-                 for (size_t worker = first; worker < last; ++worker)
-                   for (const Share& share : shares[worker]) work(worker, share);
-               });
+  each_worker(shares.size(), [&](size_t worker) {
+    for (const Share& share : shares[worker]) work(worker, share);
+  });
 }
 
 }  // namespace ff
