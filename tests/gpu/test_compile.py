@@ -104,6 +104,7 @@ def test_defines_reach_the_compiler(tmp_path):
 
 
 def test_without_cupy_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(kernels, "_loaded", {})  # by another test, where there is a GPU
     monkeypatch.setitem(sys.modules, "cupy", None)
 
     with pytest.raises(ConfigError, match=r'needs CuPy.*pip install "fourfold\[cuda13\]"'):
