@@ -99,7 +99,8 @@ def test_pinned_memory_is_seen_by_kernels(stand_in):
 @pytest.mark.parametrize(("blocks", "threads"), [(0, 32), (1, 0), (1, 512), (1 << 31, 32)])
 def test_a_launch_that_a_gpu_would_refuse_is_refused(driver, blocks, threads):
     args = Args(0, 0, 0, 0)
-    with pytest.raises(gpu.DriverError, match="cuLaunchKernel: error 1"):
+    # More threads than the kernel was compiled for: a wrong value, or too many registers.
+    with pytest.raises(gpu.DriverError, match=r"cuLaunchKernel: error (1|701), "):
         driver.launch("test_sum", blocks, threads, args)
 
 
