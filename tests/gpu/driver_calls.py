@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import threading
 from collections.abc import Iterator
 
 import gpu
 import numpy as np
 
 BYTES = 1 << 16
+HELD_SECONDS = 40
+"""How long a stream is held at most: a call that waits for it would wait for ever."""
 
 
 class Args(ctypes.Structure):
@@ -52,15 +55,21 @@ class Pinned:
 
 
 class Held:
-    """A stream that does nothing until it is let go, or when the block ends."""
+    """A stream that does nothing until it is let go, when the block ends or HELD_SECONDS are over.
+
+    The last is an error.
+    """
 
     def __init__(self, driver: gpu.Driver) -> None:
         self._driver = driver
+        self._late = False
+        self._warden = threading.Timer(HELD_SECONDS, self._give_up)
         self._gate = Pinned(driver)
         self._stream = Handle(driver, "Stream", 1)
         self._gate.array[:] = 0
         args = Args(self._gate.address.value, 0, 1, 0)
         driver.launch("test_hold", 1, 1, args, self._stream.value)
+        self._warden.start()
 
     @property
     def handle(self) -> int:
@@ -76,10 +85,16 @@ class Held:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._warden.cancel()
         self.let_go()
         with contextlib.suppress(gpu.DriverError):
             self.synchronize()
         self._stream.destroy()
+        assert not self._late, "something has waited for a stream that was held"
+
+    def _give_up(self) -> None:
+        self._late = True
+        self.let_go()
 
 
 def copy_in(driver, to, source, stream=None):
