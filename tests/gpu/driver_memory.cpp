@@ -83,9 +83,11 @@ int cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, size_t bytes, void* 
   return wait(stream_of(stream)->mark());
 }
 
+// May return when memory that is not pinned has been copied away, but has not arrived.
 int cuMemcpyHtoD_v2(unsigned long long to, const void* from, size_t bytes) {
   const int result = cuMemcpyHtoDAsync_v2(to, from, bytes, nullptr);
-  return result != SUCCESS ? result : wait(stream_of(nullptr)->mark());
+  const bool pinned = within(Use::pinned, from, bytes);
+  return result != SUCCESS || !pinned ? result : wait(stream_of(nullptr)->mark());
 }
 
 int cuMemcpyDtoH_v2(void* to, unsigned long long from, size_t bytes) {

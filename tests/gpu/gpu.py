@@ -224,6 +224,8 @@ class DeviceArray:
         if self.nbytes:
             to, source = ctypes.c_ulonglong(self.address), ctypes.c_void_p(array.ctypes.data)
             self._driver.call("cuMemcpyHtoD_v2", to, source, ctypes.c_size_t(self.nbytes))
+            # It need not have arrived, and streams do not wait for the default one.
+            self._driver.call("cuStreamSynchronize", None)
 
     def numpy(self) -> np.ndarray:
         """Wait for the device, and copy the array to the host."""

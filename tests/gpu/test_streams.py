@@ -70,6 +70,32 @@ def sometimes(trial: Callable[[], bool]) -> bool:
         return any(trial() for _ in range(20))
 
 
+def test_a_copy_that_has_returned_may_be_on_its_way(stand_in, make):
+    stream, device = make(stand_in, "Stream"), bytes_on(stand_in)
+    ones, out = np.full(BYTES, 1, np.uint8), np.empty(BYTES, np.uint8)
+    to, source = ctypes.c_ulonglong(device.address), ctypes.c_void_p(ones.ctypes.data)
+
+    def trial() -> bool:
+        fill(stand_in, device, 0)
+        stand_in.synchronize()
+        stand_in.call("cuMemcpyHtoD_v2", to, source, ctypes.c_size_t(BYTES))
+        copy_out(stand_in, out, device, stream)
+        return bool((out == 0).all())
+
+    assert sometimes(trial)
+
+
+def test_arrays_of_tests_are_there_for_all_streams(driver, make):
+    stream, out = make(driver, "Stream"), np.empty(BYTES, np.uint8)
+    name = "stand-in" if driver is gpu.driver("stand-in") else "cuda"
+    kept = []  # freeing would wait for the device
+    with gpu.shaken(1, SLOW_US):
+        for value in range(20):
+            kept.append(gpu.to_device(np.full(BYTES, value, np.uint8), name))
+            copy_out(driver, out, kept[-1], stream)
+            assert (out == value).all()
+
+
 def test_pinned_memory_is_read_later(stand_in, make):
     stream, pinned, device = make(stand_in, "Stream"), Pinned(stand_in), bytes_on(stand_in)
 
