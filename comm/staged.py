@@ -41,10 +41,10 @@ class StagedBackend(Closing):
     def step(self, sent: Blocks, got: Blocks) -> None:
         """Exchange blocks of the device's memory. Waits for what the stream has to do before."""
         out = self._sent.reserve(sent.memory.size)
-        back = self._got.reserve(got.memory.size)
         for first, last in runs(sent):
             self._stream.copy_out(out[first:last], sent.memory.address + first)
-        self._stream.synchronize()  # and with it the last step's copies from `back`
+        self._stream.synchronize()  # and with it the last step's copies from `back`, which may go
+        back = self._got.reserve(got.memory.size)
         self._base.step(Blocks(out, sent.counts, sent.starts), Blocks(back, got.counts, got.starts))
         for first, last in runs(got):
             self._stream.copy_in(got.memory.address + first, back[first:last])

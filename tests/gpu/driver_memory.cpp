@@ -7,6 +7,17 @@
 
 using namespace stand_in;
 
+namespace {
+
+// CUDA does not promise that giving back pinned memory waits for the device.
+bool still_pinned(const void* memory, size_t bytes) {
+  if (within(Use::pinned, memory, bytes)) return true;
+  note(std::to_string(bytes) + " bytes of pinned memory have gone before they were copied");
+  return false;
+}
+
+}  // namespace
+
 extern "C" {
 
 int cuMemGetInfo_v2(size_t* free, size_t* total) {
@@ -40,7 +51,6 @@ int cuMemHostAlloc(void** address, size_t bytes, unsigned) {
 }
 
 int cuMemFreeHost(void* address) {
-  drain();
   const bool known = give_back(Use::pinned, address);
   note(damage());
   FF_REQUIRE_CONTEXT;
@@ -55,7 +65,6 @@ int cuMemHostRegister_v2(void* address, size_t bytes, unsigned) {
 }
 
 int cuMemHostUnregister(void* address) {
-  drain();
   const bool known = unpin(static_cast<char*>(address));
   FF_REQUIRE_CONTEXT;
   return known ? SUCCESS : NOT_REGISTERED;
@@ -67,7 +76,9 @@ int cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, size_t bytes, 
   FF_REQUIRE_CONTEXT;
   if (!within(Use::device, host(to), bytes)) return INVALID_VALUE;
   if (within(Use::pinned, from, bytes))
-    return enqueue(stream, [=] { memcpy(host(to), from, bytes); });
+    return enqueue(stream, [=] {
+      if (still_pinned(from, bytes)) memcpy(host(to), from, bytes);
+    });
   const char* const first = static_cast<const char*>(from);
   return enqueue(stream, [to, staged = std::vector<char>(first, first + bytes)] {
     memcpy(host(to), staged.data(), staged.size());
@@ -78,9 +89,12 @@ int cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, size_t bytes, 
 int cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, size_t bytes, void* stream) {
   FF_REQUIRE_CONTEXT;
   if (!within(Use::device, host(from), bytes)) return INVALID_VALUE;
+  if (within(Use::pinned, to, bytes))
+    return enqueue(stream, [=] {
+      if (still_pinned(to, bytes)) memcpy(to, host(from), bytes);
+    });
   const int result = enqueue(stream, [=] { memcpy(to, host(from), bytes); });
-  if (result != SUCCESS || within(Use::pinned, to, bytes)) return result;
-  return wait(stream_of(stream)->mark());
+  return result != SUCCESS ? result : wait(stream_of(stream)->mark());
 }
 
 // May return when memory that is not pinned has been copied away, but has not arrived.
