@@ -45,7 +45,7 @@ def pairs_won(logits: Logits, labels: Labels) -> float:
 def rank_auc(logits: Logits, labels: Labels) -> float:
     """AUC from average ranks (Mann and Whitney)."""
     positives = int(labels.sum())
-    ranks = rankdata(logits)[labels].sum()
+    ranks = rankdata(logits.astype(np.float64))[labels].sum()
     return float(
         (ranks - positives * (positives + 1) / 2) / (positives * (len(labels) - positives))
     )
