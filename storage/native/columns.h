@@ -101,6 +101,17 @@ FF_DEVICE void write_anywhere(uint8_t* to, Dtype dtype, const float (&x)[V]) {
     write_anywhere(reinterpret_cast<float*>(to), x);
 }
 
+// Calls f with the address as one of elements of the type.
+template <class F>
+FF_DEVICE void with_elements(Dtype dtype, char* at, F&& f) {
+  if (dtype == Dtype::bf16)
+    f(reinterpret_cast<Bf16*>(at));
+  else if (dtype == Dtype::fp16)
+    f(reinterpret_cast<Fp16*>(at));
+  else
+    f(reinterpret_cast<float*>(at));
+}
+
 // Sum of weight(i) * columns_of(i), i from begin to end, in order. TOGETHER of them are asked for
 // at a time; each once, in rising order.
 template <class T, uint32_t TOGETHER, int V, class ColumnsOf, class Weight>

@@ -23,4 +23,21 @@ namespace ff {
 constexpr uint32_t WARP = 32;
 constexpr uint32_t ALL_LANES = 0xffffffffu;
 
+#ifdef __CUDACC__
+// Begins to copy BYTES = 4, 8 or 16, aligned to as many, from memory of the device to shared
+// memory, where this thread finds them after finish_copies().
+template <int BYTES>
+FF_DEVICE void begin_copy(void* shared, const void* from) {
+  static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16);
+  const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  const uint64_t at = __cvta_generic_to_global(from);
+  if constexpr (BYTES == 16)  // past the first-level cache
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(at) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(at), "n"(BYTES)
+                 : "memory");
+}
+FF_DEVICE void finish_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+#endif
+
 }  // namespace ff

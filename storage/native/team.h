@@ -28,21 +28,15 @@ struct Team {
   FF_DEVICE uint32_t number() const { return threadIdx.x >> log; }
   FF_DEVICE uint32_t count() const { return blockDim.x >> log; }
 
-  // In a tree; all lanes get it.
+  // In a tree; all lanes get it. All lanes of the warp come to both, with whatever team: before a
+  // shuffle among lanes that the compiler does not know it asks whether they are there.
   FF_DEVICE float sum(float x) const {
-    const uint32_t members = mask();
-    for (uint32_t step = lanes() / 2; step > 0; step /= 2) x += __shfl_xor_sync(members, x, step);
+    for (uint32_t step = lanes() / 2; step > 0; step /= 2) x += __shfl_xor_sync(ALL_LANES, x, step);
     return x;
   }
 
   // What its first lane has.
-  FF_DEVICE float first(float x) const { return __shfl_sync(mask(), x, 0, lanes()); }
-
- private:
-  FF_DEVICE uint32_t mask() const {
-    const uint32_t first = threadIdx.x & (WARP - 1) & ~(lanes() - 1);
-    return (ALL_LANES >> (WARP - lanes())) << first;
-  }
+  FF_DEVICE float first(float x) const { return __shfl_sync(ALL_LANES, x, 0, lanes()); }
 };
 
 }  // namespace ff

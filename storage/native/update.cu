@@ -2,6 +2,7 @@
 // then the optimizer, in place. A block works on a piece of a run, a team of lanes on one row, a
 // lane on four of its columns. Entries of long groups are summed before, in chunks.
 #include "columns.h"
+#include "row_ahead.h"
 #include "row_kernels.h"
 #include "score.h"
 #include "team.h"
@@ -98,18 +99,21 @@ FF_DEVICE void gradient_of(const UpdateArgs& args, const Work& work, uint32_t gr
   }
 }
 
-// The row's part of the step, before its columns'. All lanes of the team come here.
-FF_DEVICE float scale_of(const Work& work, const Team& team, uint32_t group, float square) {
+// The row's part of the step, before its columns'. All lanes of the warp come here; here: whether
+// they have a row.
+FF_DEVICE float scale_of(const Work& work, const RowsAhead& ahead, const Team& team, uint32_t group,
+                         bool here, float square) {
   if (work.tile.row_states == 0)
     return work.run.optimizer.with(
         [](const auto& optimizer) { return optimizer.row(nullptr, 0.0f); });
   const float mean_square = team.sum(square) / static_cast<float>(work.tile.dim);
   float scale = 0;
-  if (team.lane() == 0) {
+  if (here && team.lane() == 0) {
     const GroupRows& groups = work.groups;
-    float* const state = work.tile.rows.row_state<1>(groups.at[group], groups.slots[group]);
+    float state = ahead.row_state[threadIdx.x];
     scale = work.run.optimizer.with(
-        [&](const auto& optimizer) { return optimizer.row(state, mean_square); });
+        [&](const auto& optimizer) { return optimizer.row(&state, mean_square); });
+    *work.tile.rows.row_state<1>(groups.at[group], groups.slots[group]) = state;
   }
   return team.first(scale);
 }
@@ -123,105 +127,109 @@ FF_DEVICE void write_rounded(T* weights, const float (&x)[V], uint64_t noise, ui
   write(weights, rounded);
 }
 
-// Calls f with the weights as an array of their type.
-template <class F>
-FF_DEVICE void with_weights(Dtype dtype, char* weights, F&& f) {
-  if (dtype == Dtype::bf16)
-    f(reinterpret_cast<Bf16*>(weights));
-  else if (dtype == Dtype::fp16)
-    f(reinterpret_cast<Fp16*>(weights));
-  else
-    f(reinterpret_cast<float*>(weights));
-}
-
-// One step of columns d to d + V of a row.
-template <int V>
-FF_DEVICE void step_columns(const Work& work, uint32_t group, uint32_t d,
-                            const float (&gradient)[V], float scale) {
+// One step of columns d to d + V of a row, which have come. `ask` asks for those that are next.
+template <int V, class Ask>
+FF_DEVICE void step_columns(const Work& work, RowsAhead& ahead, uint32_t group, uint32_t d,
+                            const float (&gradient)[V], float scale, Ask&& ask) {
   const TileRows& tile = work.tile;
   const GroupRows& groups = work.groups;
-  char* const weights = groups.at[group];
-  float *s0 = nullptr, *s1 = nullptr;
   float w[V], a[V] = {}, b[V] = {};
-  if (tile.element_states > 0) {
-    s0 = reinterpret_cast<float*>(tile.rows.state(weights, groups.slots[group])) + d;
-    Columns<float, V>::load(s0).widen(a);
-  }
-  if (tile.element_states > 1) {
-    s1 = s0 + tile.dim;
-    Columns<float, V>::load(s1).widen(b);
-  }
-  with_weights(tile.dtype, weights, [&](auto* row) { load(row + d, w); });
+  ahead.take(tile, w, a, b);
+  ask();
   work.run.optimizer.with([&](const auto& optimizer) {
 #pragma unroll
     for (int v = 0; v < V; ++v) optimizer.element(w[v], gradient[v], a[v], b[v], scale);
   });
-  if (tile.element_states > 0) write(s0, a);
-  if (tile.element_states > 1) write(s1, b);
+  char* const weights = groups.at[group];
+  if (tile.element_states > 0) {
+    float* const s0 = reinterpret_cast<float*>(tile.rows.state(weights, groups.slots[group])) + d;
+    write(s0, a);
+    if (tile.element_states > 1) write(s0 + tile.dim, b);
+  }
   const uint64_t noise = tile.dtype == Dtype::fp32 ? 0 : mix(work.run.noise ^ groups.ids[group]);
-  with_weights(tile.dtype, weights,
-               [&](auto* row) { write_rounded(row + d, w, noise, tile.column + d); });
+  with_elements(tile.dtype, weights,
+                [&](auto* row) { write_rounded(row + d, w, noise, tile.column + d); });
 }
 
 FF_DEVICE void write_norm(const UpdateArgs& args, const Work& work, const Team& team,
-                          uint32_t group, float square) {
+                          uint32_t group, bool here, float square) {
   if (args.norms == nullptr) return;
   const float norm = sqrtf(team.sum(square));
-  if (team.lane() == 0) args.norms[work.run.norms + group] = GRADIENT_ONE * norm;
+  if (here && team.lane() == 0) args.norms[work.run.norms + group] = GRADIENT_ONE * norm;
 }
 
-// A row that a team holds at once. All its lanes go the same way, with columns or without.
+// Rows that a team holds at once. All lanes go the same way, with rows and columns or without.
 template <class Wire, int V>
-FF_DEVICE void update_row(const UpdateArgs& args, const Work& work, const Team& team,
-                          uint32_t group) {
-  const uint32_t d = team.lane() * V;
-  const bool here = d < work.tile.dim;
-  float gradient[V] = {};
-  if (here) gradient_of<Wire, 2>(args, work, group, d, gradient);
-  const float square = square_of(gradient);
-  write_norm(args, work, team, group, square);
-  const float scale = scale_of(work, team, group, square);
-  if (here) step_columns(work, group, d, gradient, scale);
+FF_DEVICE void update_rows(const UpdateArgs& args, const Work& work, RowsAhead& ahead,
+                           const Team& team) {
+  const uint32_t d = team.lane() * V, next = team.count(), end = work.piece.end;
+  const bool column = d < work.tile.dim;
+  uint32_t group = work.piece.begin + team.number();
+  if (column && group < end) ahead.ask<V>(work.tile, work.groups, group, d);
+  for (uint32_t turn = work.piece.begin; turn < end; turn += next, group += next) {
+    const bool here = column && group < end;
+    float gradient[V] = {};
+    if (here) gradient_of<Wire, 2>(args, work, group, d, gradient);
+    const float square = square_of(gradient);
+    write_norm(args, work, team, group, here, square);
+    finish_copies();
+    const float scale = scale_of(work, ahead, team, group, here, square);
+    if (here)
+      step_columns(work, ahead, group, d, gradient, scale, [&] {
+        if (next < end - group) ahead.ask<V>(work.tile, work.groups, group + next, d);
+      });
+  }
 }
 
-// Any other: the gradient is summed once for its square, where that is needed, and then again.
+// Any other, of which a warp has one: the gradient is summed once for its square, where that is
+// needed, and then again.
 template <class Wire, int V>
-FF_DEVICE void update_wide_row(const UpdateArgs& args, const Work& work, const Team& team,
-                               uint32_t group) {
-  const uint32_t begin = team.lane() * V, width = team.lanes() * V;
-  float square = 0, gradient[V];
-  if (work.tile.row_states > 0 || args.norms != nullptr) {
+FF_DEVICE void update_wide_rows(const UpdateArgs& args, const Work& work, RowsAhead& ahead,
+                                const Team& team) {
+  const uint32_t begin = team.lane() * V, width = team.lanes() * V, next = team.count();
+  const uint32_t dim = work.tile.dim, end = work.piece.end;
+  uint32_t group = work.piece.begin + team.number();
+  if (group < end) ahead.ask<V>(work.tile, work.groups, group, begin);
+  for (; group < end; group += next) {
+    float square = 0, gradient[V];
+    if (work.tile.row_states > 0 || args.norms != nullptr) {
 #pragma unroll 1
-    for (uint32_t d = begin; d < work.tile.dim; d += width) {
-      gradient_of<Wire, 1>(args, work, group, d, gradient);
-      square += square_of(gradient);
+      for (uint32_t d = begin; d < dim; d += width) {
+        gradient_of<Wire, 1>(args, work, group, d, gradient);
+        square += square_of(gradient);
+      }
+      write_norm(args, work, team, group, true, square);
     }
-    write_norm(args, work, team, group, square);
-  }
-  const float scale = scale_of(work, team, group, square);
+    finish_copies();
+    const float scale = scale_of(work, ahead, team, group, true, square);
 #pragma unroll 1
-  for (uint32_t d = begin; d < work.tile.dim; d += width) {
-    gradient_of<Wire, 1>(args, work, group, d, gradient);
-    step_columns(work, group, d, gradient, scale);
+    for (uint32_t d = begin; d < dim; d += width) {
+      gradient_of<Wire, 1>(args, work, group, d, gradient);
+      finish_copies();
+      step_columns(work, ahead, group, d, gradient, scale, [&] {
+        if (d + width < dim)
+          ahead.ask<V>(work.tile, work.groups, group, d + width);
+        else if (next < end - group)
+          ahead.ask<V>(work.tile, work.groups, group + next, begin);
+      });
+    }
   }
 }
 
 template <class Wire, int V>
-FF_DEVICE void update_rows(const UpdateArgs& args, const Work& work) {
+FF_DEVICE void update_piece(const UpdateArgs& args, const Work& work, RowsAhead& ahead) {
   const Team team((work.tile.dim + V - 1) / V);
-  const uint32_t first = work.piece.begin + team.number(), end = work.piece.end;
   // Not one loop around both: that takes registers.
   if (work.tile.dim <= team.lanes() * V)
-    for (uint32_t group = first; group < end; group += team.count())
-      update_row<Wire, V>(args, work, team, group);
+    update_rows<Wire, V>(args, work, ahead, team);
   else
-    for (uint32_t group = first; group < end; group += team.count())
-      update_wide_row<Wire, V>(args, work, team, group);
+    update_wide_rows<Wire, V>(args, work, ahead, team);
 }
 
 template <class Wire>
 FF_DEVICE void update(const UpdateArgs& args) {
   __shared__ Work work[1];
+  __shared__ RowsAhead ahead[1];
   const UpdatePiece& piece = args.pieces[blockIdx.x];
   const RunRows& run = args.runs[piece.run];
   copy_words(work->piece, piece);
@@ -231,9 +239,9 @@ FF_DEVICE void update(const UpdateArgs& args) {
   __syncthreads();
   if (work->piece.chunks > 0) add_chunks(args, *work);
   if (work->run.aligned)
-    update_rows<Wire, 4>(args, *work);
+    update_piece<Wire, 4>(args, *work, *ahead);
   else
-    update_rows<Wire, 1>(args, *work);
+    update_piece<Wire, 1>(args, *work, *ahead);
 }
 
 FF_KERNEL(sum_fp32, UpdateArgs, FF_ROW_BOUNDS) { sum_chunks<float>(args); }

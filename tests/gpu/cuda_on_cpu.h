@@ -4,7 +4,9 @@
 #pragma once
 
 #include <atomic>
+#include <cstring>
 #include <type_traits>
+#include <vector>
 
 #include "block.h"
 
@@ -14,6 +16,7 @@
   static const stand_in::Kernel name##_registered(          \
       #name, sizeof(Args), threads, +[](const void* args) { \
         static_assert(std::is_trivially_copyable_v<Args>);  \
+        stand_in::begun().clear();                          \
         name(*static_cast<const Args*>(args));              \
       });                                                   \
   static void name([[maybe_unused]] const Args& args)
@@ -54,6 +57,18 @@ T shuffle(unsigned mask, T value, unsigned source, const char* file, int line) {
 }
 
 inline unsigned lane() { return thread_index.x % 32; }
+
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
+// The copies that this thread has begun.
+inline std::vector<Copy>& begun() {
+  static thread_local std::vector<Copy> begun[1024];
+  return begun[thread_index.x];
+}
 
 }  // namespace stand_in
 
@@ -147,6 +162,26 @@ template <class T>
 void __stcs(T* at, std::type_identity_t<T> value) {
   *at = value;
 }
+
+namespace ff {
+
+// Until a thread waits for what it copies, it finds rubbish there (kernel.h).
+template <int BYTES>
+void begin_copy(void* shared, const void* from) {
+  struct alignas(BYTES) Word {
+    unsigned char bytes[BYTES];
+  };
+  const Word there = *static_cast<const Word*>(from);  // looks at the addresses
+  *static_cast<Word*>(shared) = there;
+  memset(shared, 0xcd, BYTES);
+  stand_in::begun().push_back({shared, from, BYTES});
+}
+inline void finish_copies() {
+  for (const auto& [to, from, bytes] : stand_in::begun()) memcpy(to, from, bytes);
+  stand_in::begun().clear();
+}
+
+}  // namespace ff
 
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }

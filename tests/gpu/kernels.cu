@@ -57,6 +57,15 @@ FF_KERNEL(test_histogram, TestArgs, 256) {
     if (count[v] > 0) atomicAdd(&args.out[v], count[v]);
 }
 
+// out = in, by way of shared memory; mode 0 does not wait for what it copies there.
+FF_KERNEL(test_copies, TestArgs, 256) {
+  __shared__ uint4 ahead[256];
+  if (4 * thread() + 4 > args.count) return;
+  begin_copy<16>(ahead + threadIdx.x, args.in + 4 * thread());
+  if (args.mode != 0) finish_copies();
+  reinterpret_cast<uint4*>(args.out)[thread()] = ahead[threadIdx.x];
+}
+
 // A set of `mode` places, a power of two, in out; 0xffffffff is empty.
 FF_KERNEL(test_insert, TestArgs, 256) {
   for (uint32_t i = thread(); i < args.count; i += threads()) {

@@ -54,6 +54,18 @@ def test_a_barrier_keeps_what_was_written_before_it(name, seed, values):
     np.testing.assert_array_equal(out.numpy()[1:], values[:255])
 
 
+def test_copies_to_shared_memory_have_come_for_who_waits(name, seed, values):
+    out = gpu.empty(5000, np.uint32, name)
+    launch(name, "test_copies", 5, 256, gpu.to_device(values, name), out, mode=1)
+    np.testing.assert_array_equal(out.numpy(), values)
+
+
+def test_copies_to_shared_memory_have_not_come_for_who_does_not_wait(values):
+    out = gpu.empty(5000, np.uint32)
+    launch("stand-in", "test_copies", 5, 256, gpu.to_device(values), out)
+    assert (out.numpy() == 0xCDCDCDCD).all()
+
+
 def right_without_a_barrier(seed: int) -> bool:
     values = np.random.default_rng(seed).integers(0, 1000, 256, dtype=np.uint32)
     out = gpu.empty(256, np.uint32)
