@@ -215,15 +215,20 @@ std::vector<RunRows> DevicePad::runs_of(const Ticket& ticket, const uint64_t* ad
   uint64_t groups = 0;
   for (const Run& run : ticket.runs) {
     const TileSpec& spec = tiles_[run.tile]->spec();
-    const size_t row = size_t{spec.dim} * bytes_of(wire);
     const bool aligned =
         spec.dim % 4 == 0 &&
         std::all_of(addresses + run.segment_begin, addresses + run.segment_end,
                     [&](uint64_t address) { return address % (4 * bytes_of(wire)) == 0; });
-    // Where group 0 would be: wraps around where that is below 0.
-    runs.push_back({noise_key(spec.seed, spec.table, step_number),
-                    addresses[run.segment_begin] - run.group_begin * row, groups - run.group_begin,
-                    spec.optimizer.at(lr, step_number), run.tile, run.distinct, aligned});
+    RunRows rows{};  // no byte of what a kernel is given is left open
+    rows.noise = noise_key(spec.seed, spec.table, step_number);
+    rows.start = addresses[run.segment_begin];
+    rows.norms = groups - run.group_begin;  // wraps around where that is below 0
+    rows.optimizer = spec.optimizer.at(lr, step_number);
+    rows.tile = run.tile;
+    rows.first = static_cast<uint32_t>(run.group_begin);
+    rows.distinct = run.distinct;
+    rows.aligned = aligned;
+    runs.push_back(rows);
     groups += run.group_end - run.group_begin;
   }
   return runs;

@@ -36,9 +36,21 @@ bool sums_replies(const Ticket& ticket) {
 
 constexpr size_t GRAIN = 65536;  // ids worth a thread
 
-template <class T>
-void fill_part(const Parcel& parcel, Parcel::Part<T> part, const T* from) {
-  if (part.count > 0) memcpy(parcel.host(part), from, part.count * sizeof(T));
+// What the step adds: addresses of segments, then runs. The parcel takes what is too long.
+StepWords words_of(const uint64_t* addresses, size_t segments, const std::vector<RunRows>& runs,
+                   Parcel& parcel, const Stream& step) {
+  const size_t in_runs = runs.size() * sizeof(RunRows) / sizeof(uint64_t);
+  const bool is_long = segments + in_runs > StepWords::HERE;
+  parcel.clear();
+  const auto part = parcel.add<uint64_t>(is_long ? segments + in_runs : 0);
+  parcel.open();
+  StepWords words{};
+  uint64_t* const to = is_long ? parcel.host(part) : words.here;
+  std::copy_n(addresses, segments, to);
+  if (!runs.empty()) memcpy(to + segments, runs.data(), runs.size() * sizeof(RunRows));
+  if (is_long) parcel.send(step);
+  words.there = parcel.device(part);
+  return words;
 }
 
 }  // namespace
@@ -175,14 +187,12 @@ void DeviceTicket::gather(const Ticket& ticket, const uint64_t* addresses, Dtype
   step.wait(plan_.sent());
   step.wait(used_);
   send_lent(ticket, step);
-  to_replies_.clear();
-  const auto replies = to_replies_.add<uint64_t>(ticket.segments.size());
-  to_replies_.open();
-  fill_part(to_replies_, replies, addresses);
-  to_replies_.send(step);
-  const GatherArgs args{plan_.device(reply_pieces_), plan_.device(segments_),
-                        to_replies_.device(replies), plan_.device(rows_at_),
-                        plan_.device(offsets_),      plan_.device(weights_)};
+  const GatherArgs args{plan_.device(reply_pieces_),
+                        plan_.device(segments_),
+                        plan_.device(rows_at_),
+                        plan_.device(offsets_),
+                        plan_.device(weights_),
+                        words_of(addresses, ticket.segments.size(), {}, to_replies_, step)};
   step.launch(kernel_for("gather", wire).c_str(), replies_.size(), ROW_THREADS, args);
   used_.record(step);
 }
@@ -199,26 +209,19 @@ void DeviceTicket::update(const Ticket& ticket, const uint64_t* addresses, Dtype
         "Pad.update: where scores count gradients, a ticket on a GPU is updated once");
   step.wait(plan_.sent());
   step.wait(used_);
-  to_gradients_.clear();
-  const auto gradients = to_gradients_.add<uint64_t>(ticket.segments.size());
-  const auto stepping = to_gradients_.add<RunRows>(runs.size());
-  to_gradients_.open();
-  fill_part(to_gradients_, gradients, addresses);
-  fill_part(to_gradients_, stepping, runs.data());
-  to_gradients_.send(step);
   const UpdateArgs args{plan_.device(pieces_),
                         plan_.device(chunks_),
                         work_.chunks.size(),
-                        to_gradients_.device(stepping),
                         tiles_.memory.as<TileRows>(),
-                        to_gradients_.device(gradients),
                         rows_of(distinct_),
                         rows_of(grouped_),
                         plan_.device(first_),
                         plan_.device(entries_),
                         plan_.device(entry_weights_),
                         sums_.as<float>(),
-                        norms != nullptr ? norms_.as<float>() : nullptr};
+                        norms != nullptr ? norms_.as<float>() : nullptr,
+                        ticket.segments.size(),
+                        words_of(addresses, ticket.segments.size(), runs, to_gradients_, step)};
   constexpr size_t WARPS = ROW_THREADS / 32;
   step.launch(kernel_for("sum", wire).c_str(), (work_.chunks.size() + WARPS - 1) / WARPS,
               ROW_THREADS, args);

@@ -68,7 +68,7 @@ class DeviceTicket {
 
   Parcel lent_;  // rows that are not in the pad, which arrive between plan and gather
   std::vector<Part<char>> borrowed_;
-  Parcel to_replies_, to_gradients_;  // what the step adds
+  Parcel to_replies_, to_gradients_;  // what the step adds, where it is long
   DeviceMemory sums_, norms_;
   Event used_;  // the device has done what was asked of it last
 };

@@ -15,7 +15,7 @@ FF_DEVICE void sum_entries(const UpdateArgs& args, uint32_t begin, uint32_t end,
                            uint32_t d, float (&sum)[V]) {
   const auto columns_of = [&](uint32_t i) {
     const Entry entry = args.entries[i];
-    const Wire* const rows = reinterpret_cast<const Wire*>(args.addresses[entry.segment]);
+    const Wire* const rows = reinterpret_cast<const Wire*>(args.address(entry.segment));
     return Columns<Wire, V>::load(rows + uint64_t{entry.row} * dim + d);
   };
   const auto weight = [&](uint32_t i) { return args.weights == nullptr ? 1.0f : args.weights[i]; };
@@ -36,7 +36,7 @@ FF_DEVICE void sum_chunks(const UpdateArgs& args) {
   const uint32_t number = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
   if (number >= args.num_chunks) return;
   const ChunkPiece piece = args.chunk_pieces[number];
-  const RunRows& run = args.runs[piece.run];
+  const RunRows run = args.run(piece.run);
   const uint32_t dim = args.tiles[run.tile].dim;
   if (run.aligned)
     sum_chunk<Wire, 4>(args, piece, dim);
@@ -91,8 +91,8 @@ FF_DEVICE void gradient_of(const UpdateArgs& args, const Work& work, uint32_t gr
   if (work.piece.chunks > 0) {
     load(args.sums + work.piece.sums + d, gradient);
   } else if (work.run.distinct) {
-    const Wire* const row = reinterpret_cast<const Wire*>(work.run.start) + uint64_t{group} * dim;
-    load(row + d, gradient);
+    const Wire* const row = reinterpret_cast<const Wire*>(work.run.start);
+    load(row + uint64_t{group - work.run.first} * dim + d, gradient);
   } else {
     sum_entries<Wire, V, TOGETHER>(args, args.first[group], args.first[group + 1], dim, d,
                                    gradient);
@@ -231,9 +231,10 @@ FF_DEVICE void update(const UpdateArgs& args) {
   __shared__ Work work[1];
   __shared__ RowsAhead ahead[1];
   const UpdatePiece& piece = args.pieces[blockIdx.x];
-  const RunRows& run = args.runs[piece.run];
+  const RunRows run = args.run(piece.run);
   copy_words(work->piece, piece);
-  copy_words(work->run, run);
+  for (uint32_t w = threadIdx.x; w < RunWords::COUNT; w += blockDim.x)
+    reinterpret_cast<RunWords*>(&work->run)->at[w] = args.word(piece.run, w);
   copy_words(work->tile, args.tiles[run.tile]);
   copy_words(work->groups, run.distinct ? args.distinct : args.grouped);
   __syncthreads();
