@@ -9,7 +9,8 @@
 namespace ff {
 namespace {
 
-constexpr size_t PIECES_PER_PROCESSOR = 16, SMALLEST = size_t{4} << 10, LARGEST = size_t{64} << 10;
+// Four times what runs at once, or more: when the last blocks are at work, others have ended.
+constexpr size_t PIECES_PER_PROCESSOR = 32, SMALLEST = size_t{4} << 10, LARGEST = size_t{64} << 10;
 constexpr size_t SHORTEST_CHUNK = 64;
 constexpr size_t GRAIN = 16384;  // groups worth a thread
 
@@ -36,6 +37,12 @@ size_t first_from(size_t begin, size_t end, Holds&& holds) {
 // Bytes that a block should move: few enough that all processors have some.
 size_t piece_bytes(size_t total, uint32_t processors) {
   return std::clamp(total / (PIECES_PER_PROCESSOR * processors), SMALLEST, LARGEST);
+}
+
+// Rows that a block works on at once (team.h): a piece of fewer leaves some of its warps idle.
+size_t rows_at_once(const TileRows& tile) {
+  const size_t parts = tile.dim % 4 == 0 ? tile.dim / 4 : tile.dim;
+  return ROW_THREADS / std::bit_ceil(std::min<size_t>(parts, 32));
 }
 
 size_t weight_bytes(const TileRows& tile) { return size_t{tile.dim} * bytes_of(tile.dtype); }
@@ -92,7 +99,8 @@ void cut_groups(const Ticket& ticket, uint32_t number, const TileRows& tile, siz
     return groups * row_bytes(tile) + entries * 4 * tile.dim;
   };
   while (begin < end) {
-    const size_t until = first_from(begin + 1, end, [&](size_t at) { return moved(at) >= limit; });
+    const size_t least = std::min(begin + rows_at_once(tile), end);
+    const size_t until = first_from(least, end, [&](size_t at) { return moved(at) >= limit; });
     work.pieces.push_back(
         {number, static_cast<uint32_t>(begin), static_cast<uint32_t>(until), 0, 0});
     begin = until;
@@ -127,10 +135,12 @@ void cut_replies(const Ticket& ticket, const std::vector<TileRows>& tiles, uint3
   for (uint32_t s = 0; s < ticket.segments.size(); ++s) {
     const Segment& segment = ticket.segments[s];
     if (!segment.reply || segment.rows == 0) continue;
-    const size_t rows = std::max<size_t>(1, limit / weight_bytes(tiles[segment.tile]));
+    const TileRows& tile = tiles[segment.tile];
+    const size_t rows = std::max<size_t>(1, limit / weight_bytes(tile));
     const int64_t* const offsets = ticket.offsets.data() + segment.first_bag;
     for (size_t begin = 0, end; begin < segment.rows; begin = end) {
-      end = first_from(begin + 1, segment.rows, [&](size_t at) {
+      const size_t least = std::min(begin + rows_at_once(tile), segment.rows);
+      end = first_from(least, segment.rows, [&](size_t at) {
         return at - begin + (segment.pooled ? offsets[at] - offsets[begin] : at - begin) >= rows;
       });
       pieces.push_back({s, static_cast<uint32_t>(begin), static_cast<uint32_t>(end)});
