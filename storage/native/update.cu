@@ -82,8 +82,7 @@ FF_DEVICE void add_chunks(const UpdateArgs& args, const Work& work) {
   __syncthreads();
 }
 
-// The gradient of a group in columns d to d + V. TOGETHER: most groups are small, and more rows at
-// a time would cost registers.
+// The gradient of a group in columns d to d + V. TOGETHER: more rows at a time cost registers.
 template <class Wire, uint32_t TOGETHER, int V>
 FF_DEVICE void gradient_of(const UpdateArgs& args, const Work& work, uint32_t group, uint32_t d,
                            float (&gradient)[V]) {
@@ -169,7 +168,7 @@ FF_DEVICE void update_rows(const UpdateArgs& args, const Work& work, RowsAhead& 
   for (uint32_t turn = work.piece.begin; turn < end; turn += next, group += next) {
     const bool here = column && group < end;
     float gradient[V] = {};
-    if (here) gradient_of<Wire, 2>(args, work, group, d, gradient);
+    if (here) gradient_of<Wire, 4>(args, work, group, d, gradient);
     const float square = square_of(gradient);
     write_norm(args, work, team, group, here, square);
     finish_copies();
@@ -195,7 +194,7 @@ FF_DEVICE void update_wide_rows(const UpdateArgs& args, const Work& work, RowsAh
     if (work.tile.row_states > 0 || args.norms != nullptr) {
 #pragma unroll 1
       for (uint32_t d = begin; d < dim; d += width) {
-        gradient_of<Wire, 1>(args, work, group, d, gradient);
+        gradient_of<Wire, 2>(args, work, group, d, gradient);
         square += square_of(gradient);
       }
       write_norm(args, work, team, group, true, square);
@@ -204,7 +203,7 @@ FF_DEVICE void update_wide_rows(const UpdateArgs& args, const Work& work, RowsAh
     const float scale = scale_of(work, ahead, team, group, true, square);
 #pragma unroll 1
     for (uint32_t d = begin; d < dim; d += width) {
-      gradient_of<Wire, 1>(args, work, group, d, gradient);
+      gradient_of<Wire, 2>(args, work, group, d, gradient);
       finish_copies();
       step_columns(work, ahead, group, d, gradient, scale, [&] {
         if (d + width < dim)
