@@ -28,20 +28,21 @@ from fourfold.runtime.device import (
 )
 from fourfold.runtime.embedding import EmbeddingBags
 from fourfold.runtime.hardware import HardwareConfig
-from fourfold.runtime.load import TableLoad, Workload, growth_of
+from fourfold.runtime.load import INDEX_BYTES, TableLoad, Workload, growth_of
 from fourfold.runtime.planner import plan
 from fourfold.runtime.reclaim import (
     check_budget,
     check_reclaim,
     check_replicas,
     credit_of,
+    is_scored,
     loses_rows,
     takes_credits,
 )
 from fourfold.runtime.roles import Roles, RolesConfig, assign_roles
 from fourfold.runtime.store import open_store
 from fourfold.runtime.table import EmbeddingConfig, Table, TableConfig, complete_tables
-from fourfold.runtime.tiers import joint_budget, on_device, with_pad
+from fourfold.runtime.tiers import Kind, joint_budget, on_device, with_pad
 from fourfold.runtime.turnover import Turnover, first_that_fits
 from fourfold.runtime.world import World
 from fourfold.storage import (
@@ -176,7 +177,7 @@ def embedding_bags(
     rows_device = devices.kind(assigned.embedding)
     storage = with_pad(storage, rows_device, least_free(devices, assigned, comm))
     stored = on_device(storage, rows_device)
-    loads = table_loads(complete, features, reclaim=reclaim)
+    loads = table_loads(complete, features, reclaim=reclaim, device=rows_device)
     work = Workload(batch_size=1024 * len(assigned.dense))
     room = joint_budget(loads, stored, rows_device)
     check_budget(reclaim, stored)
@@ -265,13 +266,14 @@ def table_loads(
     stats: Sequence[LookupStats] | None = None,
     samples: float = 1.0,
     reclaim: ReclaimConfig | None = None,
+    device: Kind = "cpu",
 ) -> list[TableLoad]:
     """Describe the tables to the planner.
 
     stats: lookups measured over batches of `samples` samples; without them one id per feature and
-    sample. reclaim: which rows go; tables that lose rows are not to be replicated.
+    sample. reclaim: which rows go; their tables are not to be replicated. device: that has rows.
     """
-    loads = []
+    reclaim, loads = reclaim or ReclaimConfig(), []
     for i, table in enumerate(tables):
         optimizer = optimizer_names[table.optimizer]
         own = sum(feature.table == i for feature in features)
@@ -289,7 +291,9 @@ def table_loads(
                 state_bytes=4 * optimizer.element_states,
                 row_state_bytes=4 * optimizer.row_states,
                 reply=table.reply,
-                copies=not loses_rows(table, reclaim or ReclaimConfig()),
+                copies=not loses_rows(table, reclaim),
+                index_bytes=INDEX_BYTES if device == "cpu" else 0,
+                scored=is_scored(table, reclaim),
             )
         )
     return loads

@@ -195,7 +195,7 @@ def _look_at_data(
             raise
         loads = [
             dataclasses.replace(load, growth=growth_of(zipf_distinct(n, load.num_rows, SKEW), n))
-            for load in table_loads(tables, features, reclaim=job.reclaim)
+            for load in _loads(job, tables, features)
             for n in (size * load.lookups,)
         ]
         return None, loads, f"assumed, one id per feature, Zipf {SKEW} (no data: {error})"
@@ -203,7 +203,18 @@ def _look_at_data(
     stats = lookup_stats(features, len(tables), batches)
     text = f"measured on the first {sum(samples):,} samples"
     mean = float(np.mean(samples))
-    return stats, table_loads(tables, features, stats, mean, job.reclaim), text
+    return stats, _loads(job, tables, features, stats, mean), text
+
+
+def _loads(
+    job: Job,
+    tables: tuple[Table, ...],
+    features: tuple[Feature, ...],
+    stats: tuple[LookupStats, ...] | None = None,
+    samples: float = 1.0,
+) -> list[TableLoad]:
+    """Describe the job's tables to the planner."""
+    return table_loads(tables, features, stats, samples, job.reclaim, job.world.rows_device)
 
 
 def _look_at_statistics(
@@ -218,7 +229,7 @@ def _look_at_statistics(
     loads = [
         dataclasses.replace(load, expected_rows=statistics.expected_rows(table, samples))
         for load, table in zip(
-            table_loads(tables, features, stats, float(size), job.reclaim), measured, strict=True
+            _loads(job, tables, features, stats, float(size)), measured, strict=True
         )
     ]
     text = f"measured with the rows of dynamic tables on {statistics.samples:,} samples ({path})"

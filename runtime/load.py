@@ -51,6 +51,11 @@ class TableLoad:
     """Rows to find room for where others are taken back; None: all."""
     copies: bool = True
     """Whether the planner may replicate it: not if its rows come and go."""
+    index_bytes: int = INDEX_BYTES
+    """Index of a dynamic table, per key, where that counts against the memory of rows: not on a
+    GPU."""
+    scored: bool = False
+    """Whether rows can go: time and score of one below the pad are kept in host memory."""
 
     def __post_init__(self) -> None:
         at_least = {"dim": 1, "features": 1, "weight_bytes": 1, "state_bytes": 0}
@@ -89,7 +94,7 @@ class TableLoad:
 
     def row_bytes(self, dim: int) -> int:
         """Bytes of one row of a tile `dim` columns wide: weights, state, metadata, index."""
-        index = INDEX_BYTES if self.rows is None else 0
+        index = self.index_bytes if self.rows is None else 0
         weights = padded(dim * self.weight_bytes)
         state = padded(dim * self.state_bytes)
         return weights + state + self.row_state_bytes + META_BYTES + index

@@ -54,6 +54,12 @@ def can_be_reclaimed(table: Table, config: ReclaimConfig) -> bool:
     return config.by != "none" and table.rows is None and table.priority == "low"
 
 
+def is_scored(table: Table, config: ReclaimConfig) -> bool:
+    """Say whether a row of the table may go, for its score or for its age alone."""
+    ages = config.by != "none" and table.rows is None and table.time_to_live is not None
+    return ages or can_be_reclaimed(table, config)
+
+
 def check_budget(config: ReclaimConfig, storage: StorageConfig) -> None:
     """Raise ConfigError if rows are to go and nothing limits them."""
     limits = (config.rows, config.bytes, storage.budget_bytes)

@@ -41,6 +41,9 @@ PLACE_BYTES = 4
 SEGMENT_BYTES, MOST_BUFFER_BYTES = 1 << 20, 4 << 20
 RESERVE = 4 / 3
 """Memory of the file's index of keys, with what is kept free for it to grow."""
+SCORED_SHARE = 1 / 4
+"""Share of the free host memory that index, times and scores of rows in the file may take where
+these can go."""
 WRITTEN_BYTES, MOST_SLACK_BYTES = 64, 3 << 20
 """Kept free, besides, while an index may grow: for every row of a write to the file, which has
 1 MiB of them at most; and for writes until more can be set aside."""
@@ -59,13 +62,13 @@ class RowCost:
     pad_in_host: float
     """the same where it is in host memory, because the pad is the memory of a GPU,"""
     host: float
-    """of a block of the host tier,"""
+    """of a block of the host tier, with time and score of a row that can go,"""
     host_beside: float
     """and kept beside each byte of it,"""
     file: float
     """in the file,"""
     key: float
-    """in host memory while it is in the file, to find it there,"""
+    """in host memory while it is in the file, to find it there, and for time and score,"""
     place: float
     """and in host memory wherever it is, if there is a file."""
     record: int
@@ -89,7 +92,18 @@ class RowCost:
         beside = INDEX_BYTES + ARRIVAL_BYTES
         host = _in_blocks(lined, WAITING_BYTES, beside, _block(lined, storage.host_budget))
         key, place = (INDEX_BYTES, 0) if dynamic else (0, PLACE_BYTES)
-        return RowCost(pad[0], *there, *host, _in_pages(record), key * RESERVE, place, record)
+        score = INDEX_BYTES if table.scored else 0
+        return RowCost(
+            pad=pad[0],
+            pad_beside=there[0],
+            pad_in_host=there[1],
+            host=host[0] + score,
+            host_beside=host[1],
+            file=_in_pages(record),
+            key=key * RESERVE + score,
+            place=place,
+            record=record,
+        )
 
 
 def pad_memory(storage: StorageConfig, costs: Sequence[RowCost]) -> float:
@@ -135,12 +149,10 @@ def _in_blocks(row: int, per_slot: int, per_row: float, block: int) -> tuple[flo
 def _metadata(row: int, block: int) -> float:
     """Give the memory of metadata that is not in its block, beside each byte of the block.
 
-    It takes the pages that it would lie on in the block, at the end of that.
+    It takes whole pages.
     """
     rows = max(1, block // row)
-    before = min(rows * (row - META_BYTES), block - rows * META_BYTES)
-    end = before + rows * META_BYTES
-    return (-(-end // PAGE_BYTES) - before // PAGE_BYTES) * PAGE_BYTES / block
+    return -(-rows * META_BYTES // PAGE_BYTES) * PAGE_BYTES / block
 
 
 def _sole_block(row: int, rows: int | None, budget: int | None) -> int:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fourfold.comm.errors import PlacementError
 from fourfold.comm.placement import Placement
 from fourfold.runtime.load import TableLoad, Workload
-from fourfold.runtime.row_cost import RowCost, file_memory, pad_memory
+from fourfold.runtime.row_cost import SCORED_SHARE, RowCost, file_memory, pad_memory
 from fourfold.runtime.units import show_bytes
 from fourfold.storage import StorageConfig
 
@@ -106,7 +106,8 @@ def joint_budget(
     device: in whose memory the pad is. None: no limit. Nearly exact for one table, an underestimate
     for a mix of them.
     """
-    if storage.pad_bytes is None or storage.budget_bytes is None or not tables:
+    sole = storage.pad_bytes is None
+    if storage.budget_bytes is None or not tables or (sole and device == "cpu"):
         return storage.budget_bytes
     costs = [RowCost.of(table, table.dim, storage, device) for table in tables]
     counted = [table.row_bytes(table.dim) for table in tables]
@@ -117,12 +118,16 @@ def joint_budget(
     beside = 1 + max(cost.host_beside for cost in costs)
     host, key, place = host * beside, key * beside, place * beside
     in_pad = (storage.pad_budget or 0) / pad / (1 + max(cost.pad_beside for cost in costs))
+    if sole:
+        return math.floor(in_pad)
     taken = (pad_memory(storage, costs) + file_memory(storage, costs)) * beside
     memory = max(0.0, (storage.host_budget or 0) - taken)
     if storage.file_budget is None:
         return math.floor(in_pad + memory / host)
-    key = max(0.0, key - place)  # no row has both in the index
     in_file = storage.file_budget / file
+    if any(table.scored for table in tables):
+        in_file = min(in_file, SCORED_SHARE * memory / key)
+    key = max(0.0, key - place)  # no row has both in the index
     total = (in_pad + in_file + (memory - in_file * key) / host) / (1 + place / host)
     if total < in_pad + in_file:  # the index of so many rows leaves no room for a row
         total = in_pad + max(0.0, memory - in_pad * place) / (key + place)

@@ -22,7 +22,7 @@ from fourfold.comm.errors import PlacementError
 from fourfold.comm.placement import Placement
 from fourfold.runtime.cut_config import CutConfig, PlacementConfig
 from fourfold.runtime.errors import ConfigError
-from fourfold.runtime.load import INDEX_BYTES, TableLoad
+from fourfold.runtime.load import TableLoad
 from fourfold.runtime.reclaim import can_be_reclaimed
 from fourfold.runtime.table import Table
 from fourfold.runtime.units import show_bytes
@@ -156,7 +156,7 @@ class Turnover:
         rows, taken = np.zeros(size), np.zeros(size)
         for tile in placement.tiles:
             load, table, ranks = self.loads[tile.table], self.tables[tile.table], list(tile.ranks)
-            row_bytes = load.row_bytes(tile.dim) - INDEX_BYTES
+            row_bytes = load.row_bytes(tile.dim) - load.index_bytes
             if self.goes[tile.table]:
                 window[ranks] += self.window(tile.table) / tile.buckets
                 must = self.least(tile.table) / tile.buckets

@@ -147,12 +147,6 @@ size_t HostTier::total() const {
   return rows;
 }
 
-size_t HostTier::most_rows(size_t tile) const {
-  if (pool_.budget() == Pool::UNLIMITED) return ~size_t{0};
-  const double room = static_cast<double>(pool_.budget()) * left_;
-  return static_cast<size_t>(room / static_cast<double>(cost(static_cast<uint32_t>(tile))));
-}
-
 void HostTier::begin_write(size_t most, uint32_t stamp, std::vector<Waiting>& rows) {
   rows.clear();
   for (size_t n = urgent_.size(); n > 0 && rows.size() < most; --n) {

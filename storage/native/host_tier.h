@@ -35,12 +35,13 @@ class HostTier final : public Tier {
   std::vector<uint64_t> keys(size_t tile) const override;
   size_t rows(size_t tile) const override { return counts_[tile]; }
   size_t bytes() const override { return pool_.held(); }
-  size_t most_rows(size_t tile) const override;
 
   size_t record_bytes(size_t tile) const { return record_bytes_[tile]; }
   const KeyRange& range(size_t tile) const { return keys_[tile]; }
   const TileSpec& spec(size_t tile) const { return specs_[tile]; }
   size_t num_tiles() const { return specs_.size(); }
+  // What a row takes of the budget, besides what is set aside.
+  size_t cost(size_t tile) const { return cost_[shelf_of_[tile]]; }
   Pool& pool() { return pool_; }
 
   uint32_t find(uint32_t tile, uint64_t key) const;
@@ -122,7 +123,6 @@ class HostTier final : public Tier {
   Shelf& shelf(uint32_t tile) const { return *shelves_[shelf_of_[tile]]; }
   Row& row(uint32_t tile, uint32_t slot) const { return shelf(tile).side<Row>()[slot]; }
   Index& index(uint32_t tile) const { return *index_[plane_[tile]]; }
-  size_t cost(uint32_t tile) const { return cost_[shelf_of_[tile]]; }
   uint32_t admit(uint32_t tile, uint64_t key, uint32_t stamp);
   void empty_out(size_t bytes);
   void begin_row(uint32_t slot, Row& row, std::vector<Waiting>& rows);

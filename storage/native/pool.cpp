@@ -150,6 +150,10 @@ void Pool::give(char* block, size_t bytes) {
   in_use_ -= bytes;
 }
 
+void Pool::forget_metadata(char* block, size_t bytes) {
+  madvise(block + meta_shift_, bytes, MADV_DONTNEED);
+}
+
 void Pool::set_keeper(Keeper* keeper) {
   std::lock_guard<std::mutex> lock(mutex_);
   keeper_ = keeper;

@@ -41,8 +41,8 @@ class Pool {
   // `setting` is the name of the budget in messages.
   Pool(size_t budget, bool huge_pages, std::string setting = "storage.host_bytes")
       : budget_(budget), huge_pages_(huge_pages), setting_(std::move(setting)) {}
-  // Over memory of a GPU, `budget` bytes of it from a 2 MiB boundary on; metadata of rows lies
-  // `meta_shift` behind where it would be there.
+  // Over memory of a GPU, `budget` bytes of it from a 2 MiB boundary on; metadata of the rows of a
+  // block lies in memory of the host, `meta_shift` behind the start of the block.
   Pool(size_t budget, char* memory, uint64_t meta_shift, std::string setting)
       : budget_(budget),
         huge_pages_(false),
@@ -84,10 +84,14 @@ class Pool {
   size_t held() const;      // bytes that count against the budget
   size_t in_use() const;    // of these, bytes in blocks handed out or charged
   bool huge_pages() const;  // whether they were asked for and the system took note
-  // From where metadata of rows would lie to where it lies (row_view.h).
+  // From a block to the metadata of its rows, where that is not in the block (row_view.h); else 0.
   uint64_t meta_shift() const { return meta_shift_; }
+  // The rows of the block are gone: the system takes those pages of their metadata back.
+  void forget_metadata(char* block, size_t bytes);
   // Whether what is charged is part of its own budget.
   bool counts_charges() const { return system_; }
+  // What is part of it of so many bytes that are charged.
+  size_t counted(size_t bytes) const { return counts_charges() ? bytes : 0; }
 
  private:
   static constexpr int ORDERS = 10;  // 4 KiB << 9 = 2 MiB

@@ -116,19 +116,21 @@ void Pad::end_use(Ticket& ticket) {
 }
 
 // Bytes that rows which can be reclaimed may have: what static tables, counters, indexes and the
-// rows that stay for ever leave of the budget. More rows may need a larger index.
+// rows that stay for ever leave of the budget. More rows may need a larger index. Where rows are in
+// the memory of a GPU, only rows count.
 size_t Pad::reclaimable_room() const {
   if (pool_->budget() == Pool::UNLIMITED) return 0;
   size_t room = pool_->budget() - pool_->in_use(), taken = 0, indexes = 0;
   for (const auto& shelf : shelves_) room += shelf->bytes();
-  for (const auto& index : index_) indexes += index->bytes();
+  for (const auto& index : index_) indexes += pool_->counted(index->bytes());
   for (size_t t = 0; t < tiles_.size(); ++t)
     if (tiles_[t]->indexed() && !population_->reclaims(t))
       taken += tiles_[t]->rows() * population_->cost(t);
   room -= std::min(room, taken);
   const double rows = static_cast<double>(std::max<size_t>(1, population_->rows()));
   const double each = std::max(1.0, static_cast<double>(population_->bytes()) / rows);
-  const double with_index = static_cast<double>(room + indexes) / (each + Index::KEY_BYTES) * each;
+  const double key = static_cast<double>(pool_->counted(Index::KEY_BYTES));
+  const double with_index = static_cast<double>(room + indexes) / (each + key) * each;
   return std::max<size_t>(1, std::min(room, static_cast<size_t>(with_index)));
 }
 
@@ -153,7 +155,7 @@ size_t Pad::bytes_lacking(const std::vector<size_t>& rows, size_t times) const {
       bytes += (wanted - vacant + layout.rows - 1) / layout.rows * layout.block_bytes;
   }
   for (size_t plane = 0; plane < index_.size(); ++plane)
-    bytes += index_[plane]->growth(times * planes_[plane].keys.size());
+    bytes += pool_->counted(index_[plane]->growth(times * planes_[plane].keys.size()));
   const size_t free = pool_->budget() - std::min(pool_->budget(), pool_->in_use());
   return bytes - std::min(bytes, free);
 }

@@ -1,6 +1,8 @@
 // Where the parts of a row lie, for loops and kernels: the tile's numbers, and the row's slot or
 // the address of its weights. Rows of a GPU have their blocks in its memory, but neither the
-// directory of these nor their metadata, which lies in memory of the host, a fixed way off.
+// directory of these nor their metadata, which lies in memory of the host, a fixed way off from the
+// start of the block: at one place whatever the rows, so that blocks which change hands take no
+// more pages than those of the smallest rows.
 #pragma once
 
 #include "half.h"
@@ -29,8 +31,7 @@ struct RowView {
   uint32_t shift, mask;
   uint64_t block_bytes;  // blocks are aligned to it
   uint32_t weight_stride, state_stride, row_state_stride;
-  uint64_t state_offset, row_state_offset, meta_offset;
-  uint64_t meta_shift;  // from there to where metadata really is; 0 if that is there
+  uint64_t state_offset, row_state_offset, meta_offset;  // the last may lead far out of the block
 
   FF_HD char* weights(uint32_t slot) const {
     return blocks[slot >> shift] + uint64_t{slot & mask} * weight_stride;
@@ -55,7 +56,7 @@ struct RowView {
   }
   FF_HD Meta* meta(char* weights, uint32_t slot) const {
     const uint64_t first = reinterpret_cast<uint64_t>(block_of(weights)) + meta_offset;
-    return reinterpret_cast<Meta*>(first + meta_shift) + (slot & mask);
+    return reinterpret_cast<Meta*>(first) + (slot & mask);
   }
   FF_HD Meta* meta(uint32_t slot) const { return meta(blocks[slot >> shift], slot); }
 

@@ -65,11 +65,10 @@ struct RowLayout {
     return size_t{dim} * (bytes_of(dtype) + 4 * element_states) + row_state_stride + sizeof(Meta);
   }
 
-  // Bytes of the pages that metadata of a block lies on, where blocks start at one.
+  // Bytes of the pages that metadata of a block lies on where it is not in the block.
   size_t meta_pages() const {
     constexpr size_t PAGE = 4096;
-    const size_t first = meta_offset / PAGE, end = meta_offset + rows * sizeof(Meta);
-    return ((end + PAGE - 1) / PAGE - first) * PAGE;
+    return (rows * sizeof(Meta) + PAGE - 1) / PAGE * PAGE;
   }
 
   // Fixes the block size; false if not even one row fits.

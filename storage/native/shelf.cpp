@@ -57,8 +57,11 @@ bool Shelf::take_block(uint32_t block, const std::string* owner) {
 }
 
 void Shelf::leave_block(uint32_t block) {
+  if (beside_block_ > 0) {
+    pool_.forget_metadata(directory()[block], beside_block_);
+    pool_.refund(beside_block_);
+  }
   pool_.give(directory()[block], layout_.block_bytes);
-  if (beside_block_ > 0) pool_.refund(beside_block_);
   directory()[block] = nullptr;
   --blocks_;
   ++times_left_[block];

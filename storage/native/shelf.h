@@ -23,7 +23,7 @@ class Shelf {
 
   // `layout` is divided into blocks. Beside its rows a shelf can keep `side_bytes` per slot, zeroed
   // at first; set_aside() charges them. Metadata that lies elsewhere (row_view.h) is charged there,
-  // too, or with the blocks of a shelf that keeps nothing else.
+  // too, or with the blocks of a shelf that keeps nothing else, and then given back with them.
   Shelf(const RowLayout& layout, Pool& pool, std::string owner, uint64_t max_blocks,
         size_t side_bytes = 0);
   ~Shelf();
@@ -33,9 +33,12 @@ class Shelf {
   const RowLayout& layout() const { return layout_; }
   RowView view() const {
     const RowLayout& l = layout_;
-    return {directory(),        l.shift,        (1u << l.shift) - 1, l.block_bytes,
-            l.weight_stride,    l.state_stride, l.row_state_stride,  l.state_offset,
-            l.row_state_offset, l.meta_offset,  pool_.meta_shift()};
+    const uint64_t elsewhere = pool_.meta_shift();
+    return {directory(),         l.shift,
+            (1u << l.shift) - 1, l.block_bytes,
+            l.weight_stride,     l.state_stride,
+            l.row_state_stride,  l.state_offset,
+            l.row_state_offset,  elsewhere == 0 ? l.meta_offset : elsewhere};
   }
   size_t rows() const { return rows_; }
   size_t bytes() const { return blocks_ * layout_.block_bytes; }

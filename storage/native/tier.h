@@ -39,9 +39,10 @@ class Tier {
 
   virtual size_t rows(size_t tile) const = 0;
   virtual size_t bytes() const = 0;  // that count against the budget
-  // Rows of the tile that fit the budget, if there are no others.
-  virtual size_t most_rows(size_t tile) const = 0;
-  // Host memory that a tier which is not memory itself may take at once as it gets more rows.
+  // Of a tier that is not memory itself: rows of the tile that fit its budget if there are no
+  // others,
+  virtual size_t most_rows(size_t) const { return 0; }
+  // and host memory that it may take at once as it gets more rows.
   virtual size_t growth() const { return 0; }
 };
 

@@ -182,7 +182,8 @@ class Tiers {
   Room give_way(size_t for_shelf, int attempt, Fetch& fetch);
   void undo();
   // tiers_reclaim.cpp
-  size_t rows_that_fit() const;
+  size_t most_in_pad() const;
+  size_t most_below() const;
   void forget_gone(Lookups& lookups, bool erase);
   void bury_in_pad(uint32_t tile, uint64_t key);
   void bury_below(uint32_t tile, uint64_t key, uint32_t host, Meta meta, Fetch& fetch);

@@ -8,9 +8,9 @@
 namespace ff {
 namespace {
 
-// Shares of the host tier that may go into indexes and metadata of rows in the file, and of what is
-// free at first that may go into metadata.
-constexpr double MOST_OF_HOST = 0.2, MOST_OF_FREE = 0.25;
+// Share of the host tier's free memory that may go into indexes, times and scores of rows in the
+// file.
+constexpr double MOST_OF_FREE = 0.25;
 
 uint32_t packed(Meta meta) { return std::min(bit_cast<uint32_t>(meta), Index::NONE - 1); }
 Meta unpacked(uint32_t bits) { return bit_cast<Meta>(bits); }
@@ -27,31 +27,39 @@ void Tiers::set_population(Population* population, const Owners* owners) {
   for (const auto& index : index_) indexes.push_back(index.get());
   for (const auto& index : below_) indexes.push_back(index.get());
   sweep_ = std::make_unique<Sweep>(*population, std::move(indexes));
-  if (host_.pool().budget() == Pool::UNLIMITED || below_.empty()) return;
-  const size_t free = host_.pool().budget() - host_.pool().held();
-  most_rows_ =
-      std::min(rows_that_fit(),
-               static_cast<size_t>(MOST_OF_FREE * static_cast<double>(free)) / Index::KEY_BYTES);
+  const bool limited = std::max(host_.pool().budget(), pad_budget_) != Pool::UNLIMITED;
+  if (!limited || below_.empty()) return;
+  const size_t below = most_below();
+  most_rows_ = most_in_pad() + below;
   if (const size_t wanted = population_->most_rows(); wanted > 0)
     most_rows_ = std::min(most_rows_, wanted + wanted / 4);
-  host_.pool().charge(Index::KEY_BYTES * most_rows_, "times and scores of rows below the pad");
+  host_.pool().charge(Index::KEY_BYTES * std::min(below, most_rows_),
+                      "times and scores of rows below the pad");
 }
 
-// Rows that pad, host and file hold together, if all are as large as the largest that can go.
-size_t Tiers::rows_that_fit() const {
+// Rows that the pad holds, if all are as large as the largest that can go.
+size_t Tiers::most_in_pad() const {
+  size_t rows = ~size_t{0};
+  for (size_t t = 0; t < plane_.size(); ++t)
+    if (population_->reclaims(t))
+      rows = std::min(rows, static_cast<size_t>(left_ * static_cast<double>(pad_budget_)) /
+                                population_->cost(t));
+  return rows;
+}
+
+// The same of host and file, in memory of the host that nobody has taken yet. A row below the pad
+// takes a key there, for its time and score, and one in the file another, beside which a third is
+// kept free.
+size_t Tiers::most_below() const {
+  const double free = static_cast<double>(host_.pool().budget() - host_.pool().held());
+  constexpr double KEY = Index::KEY_BYTES, KEYS = KEY + KEY * 4 / 3;
   size_t rows = ~size_t{0};
   for (size_t t = 0; t < plane_.size(); ++t) {
     if (!population_->reclaims(t)) continue;
-    const RowLayout& layout = tiles_[t]->layout();
-    const double here = left_ * static_cast<double>(pad_budget_);
-    double below = static_cast<double>(host_.most_rows(t));
-    if (file_ != nullptr) {
-      const double budget = static_cast<double>(host_.pool().budget());
-      below += std::min(static_cast<double>(file_->most_rows(t)),
-                        MOST_OF_HOST * budget / (2 * Index::KEY_BYTES));
-    }
-    const double all = here / static_cast<double>(layout.block_bytes) * layout.rows + below;
-    rows = std::min(rows, static_cast<size_t>(all));
+    const double most = file_ == nullptr ? 0 : static_cast<double>(file_->most_rows(t));
+    const double in_file = std::min(most, MOST_OF_FREE * free / KEYS);
+    const double in_host = (free - KEYS * in_file) / (static_cast<double>(host_.cost(t)) + KEY);
+    rows = std::min(rows, static_cast<size_t>(in_file + in_host));
   }
   return rows;
 }

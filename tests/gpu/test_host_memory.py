@@ -143,3 +143,28 @@ def test_a_pad_that_goes_gives_it_back() -> None:
         del pad
         gc.collect()
         assert host.bytes == before
+
+
+def test_blocks_that_change_hands_leave_nothing_behind() -> None:
+    """Metadata is a third of narrow rows: their table has all blocks, then others have them."""
+    budget, dims = 6 * MIB, (1, 64, 12)
+    specs = [
+        RowSpec(table=t, name=f"t{t}", dim=dim, rows=int(0.9 * budget / (4 * dim + 8)),
+                optimizer=RowWiseAdagrad(), init=Uniform(0.01))
+        for t, dim in enumerate(dims)
+    ]  # fmt: skip
+    pad = Pad(specs, budget_bytes=budget, device=gpu.open_device("stand-in", _native))
+    empty = pad.beside_bytes
+    for tile in (0, 1, 2, 1, 2, 1, 2):
+        rows = specs[tile].rows
+        assert rows is not None
+        batches = [np.arange(n, min(n + BATCH, rows)) for n in range(0, rows, BATCH)]
+        for ids in batches:
+            pad.release(pad.plan(SegmentedRequest.of([Segment(tile, ids)]), True))
+        metadata, full = pad.beside_bytes - empty, resident()
+        assert metadata >= 4 * rows
+        for ids in batches:
+            pad.erase(tile, ids)
+        assert pad.beside_bytes == empty
+        assert full - resident() > 0.9 * metadata
+    pad.close()

@@ -196,6 +196,15 @@ def test_rows_that_go_need_not_all_fit(fourfold: Callable[..., str], budget: str
     assert "window_rows" not in json.loads(fourfold("--ranks", "2", "--json"))
 
 
+def test_on_gpus_their_index_takes_none_of_the_memory(fourfold: Callable[..., str]) -> None:
+    """What rows take of a GPU is 0.95 of it; their index is in host memory."""
+    cuda = ("--world.device=cuda", "--storage.pad_bytes=1MiB", "--reclaim.by=kraken")
+    held = json.loads(fourfold(*FORGETFUL, *cuda, "--json"))["tier_bytes"]
+
+    assert all(0.91 < n / (1 << 20) < 0.96 for n in held["device"])  # one has the static table
+    assert all(n > 0.9 * (1 << 20) * 27 / 72 for n in held["host"])
+
+
 def test_rows_that_go_are_spread_if_a_rank_cannot_have_them(fourfold: Callable[..., str]) -> None:
     few = ("--reclaim.by=kraken", "--reclaim.rows=100", "--table.item.rows=50000")
     found = json.loads(fourfold(*FORGETFUL, *few, "--json"))

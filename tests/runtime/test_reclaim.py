@@ -236,6 +236,15 @@ def test_the_planner_is_told_which_tables_lose_rows() -> None:
     for by, copies in (("none", [True, True, True]), ("kraken", [True, False, True])):
         loads = table_loads(tables, features, reclaim=ReclaimConfig(by=by))
         assert [load.copies for load in loads] == copies
+        assert [load.scored for load in loads] == [not copy for copy in copies]
+
+
+def test_rows_that_go_for_their_age_alone_have_a_time_below_the_pad() -> None:
+    tables, features = complete_tables(
+        [TableConfig(name="a", priority="high", time_to_live=9)], EmbeddingConfig(), ["a"]
+    )
+
+    assert table_loads(tables, features, reclaim=ReclaimConfig(by="kraken"))[0].scored
 
 
 @pytest.mark.parametrize(

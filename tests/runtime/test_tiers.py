@@ -193,6 +193,45 @@ def test_the_joint_budget_of_a_mix_is_on_the_safe_side() -> None:
     assert joint_budget([ITEM], StorageConfig(pad_bytes=77)) is None
 
 
+def test_memory_of_a_gpu_holds_rows_alone() -> None:
+    """By hand: blocks of 128 KiB have 1,560 rows of 84 bytes; on a CPU there is an index, too."""
+    storage = StorageConfig(host_bytes="8MiB")
+    row = 64 + 16 + 4
+    wide = replace(USER, dim=16, row_state_bytes=16)
+    there = replace(wide, index_bytes=0)
+
+    assert wide.row_bytes(16) == row + 27
+    assert there.row_bytes(16) == row
+    assert joint_budget([wide], storage) == 8 << 20
+    assert joint_budget([there], storage, "cuda") == int((8 << 20) * 1560 * row / 131072)
+    below = StorageConfig(pad_bytes="8MiB", host_bytes="32MiB")
+    more = joint_budget([there], below, "cuda")
+    assert more is not None
+    assert more > (8 << 20)
+
+
+@pytest.mark.parametrize("file", [None, "64MiB"])
+def test_time_and_score_of_rows_below_the_pad_take_host_memory(file: str | None) -> None:
+    """By hand: 27 bytes each, and all that is known of rows in a file a quarter of what is free."""
+    storage = StorageConfig(pad_bytes="1MiB", host_bytes="16MiB", file_bytes=file)
+    scored = replace(USER, scored=True)
+    cost, plain = (RowCost.of(table, 16, storage) for table in (scored, USER))
+    assert cost.host == plain.host + 27
+    assert cost.key == plain.key + 27
+    room = joint_budget([scored], storage)
+    assert room is not None
+
+    free = (16 << 20) / (1 + cost.host_beside) - file_memory(storage, [cost])
+    in_file = 0.25 * free / cost.key if file else 0
+    rows = (1 << 20) / in_pad(cost) + in_file + (free - in_file * cost.key) / cost.host
+    assert room // scored.row_bytes(16) == pytest.approx(rows, abs=2)
+    kept = replace(scored, expected_rows=int(rows) - 10)
+    ask(storage, (kept,), (Cut(ranks=(0,)),), size=1)
+    wide = replace(scored, dim=500)
+    narrow = replace(ITEM, dim=1, rows=100)
+    assert joint_budget([wide, narrow], storage) is not None
+
+
 def test_a_host_tier_without_limit_takes_all() -> None:
     found = ask(StorageConfig(pad_bytes="1MiB"))
 
