@@ -83,14 +83,15 @@ def as_device_array(array: Any) -> DeviceArray:
 
 
 class GrowingBytes:
-    """A buffer in the memory of a GPU."""
+    """A buffer in the memory of a GPU, for work on one stream."""
 
-    def __init__(self, device: Device) -> None:
-        self._buffer = _native.DeviceBuffer(device)
+    def __init__(self, device: Device, stream: Stream) -> None:
+        self._buffer, self._stream = _native.DeviceBuffer(device), stream
 
     def reserve(self, bytes: int) -> DeviceBytes:
-        """Return that many bytes; what was there is lost if it grows."""
-        return DeviceBytes(self._buffer.reserve(max(bytes, BLOCK)), bytes)  # 0 is no address
+        """Return that many bytes; what was there is lost if it grows, when the stream is done."""
+        size = max(bytes, BLOCK)  # 0 is no address
+        return DeviceBytes(self._buffer.reserve(size, self._stream), bytes)
 
 
 class DeviceStep:
@@ -102,7 +103,7 @@ class DeviceStep:
 
     def buffer(self) -> GrowingBytes:
         """Make a buffer for the messages of a step."""
-        return GrowingBytes(self._device)
+        return GrowingBytes(self._device, self._stream)
 
     def address(self, memory: DeviceBytes) -> int:
         """Tell where what a buffer gave begins."""

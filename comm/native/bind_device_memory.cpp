@@ -23,7 +23,11 @@ struct Of {
   T it;
 };
 
-using DeviceBuffer = Of<DeviceMemory>;
+struct DeviceBuffer : Of<DeviceMemory> {
+  ~DeviceBuffer() {
+    if (it.data() != nullptr) device->finish();
+  }
+};
 
 // Grows, never shrinks. An array handed out keeps its memory alive.
 class PinnedBuffer {
@@ -61,15 +65,15 @@ void bind_device_memory(nb::module_& m) {
   nb::class_<DeviceBuffer>(m, "DeviceBuffer")
       .def("__init__",
            [](DeviceBuffer* self, std::shared_ptr<Device> device) {
-             new (self) DeviceBuffer{std::move(device), {}};
+             new (self) DeviceBuffer{{std::move(device), {}}};
            })
       .def(
           "reserve",
-          [](DeviceBuffer& self, size_t bytes) {
-            self.it.reserve(*self.device, bytes);
+          [](DeviceBuffer& self, size_t bytes, const Stream& stream) {
+            self.it.reserve(stream, bytes);
             return reinterpret_cast<uint64_t>(self.it.data());
           },
-          "bytes"_a, Release());
+          "bytes"_a, "stream"_a, Release());
   nb::class_<PinnedBuffer>(m, "PinnedBuffer")
       .def(nb::init<std::shared_ptr<Device>>(), "device"_a)
       .def("reserve", &PinnedBuffer::reserve, "bytes"_a);

@@ -243,7 +243,14 @@ class DeviceRoute::Builder {
 };
 
 DeviceRoute::DeviceRoute(std::shared_ptr<Device> device)
-    : device_(std::move(device)), parcel_(*device_), read_(*device_, Event::For::device) {}
+    : device_(std::move(device)), parcel_(*device_), read_(*device_) {}
+
+DeviceRoute::~DeviceRoute() {
+  try {
+    read_.synchronize();
+  } catch (const DeviceError&) {  // the device has failed, and reads no more
+  }
+}
 
 void DeviceRoute::upload(const Plan& plan, const Route& route, const Stream& uploads) {
   const auto tables = static_cast<size_t>(plan.tables.size());
@@ -253,12 +260,12 @@ void DeviceRoute::upload(const Plan& plan, const Route& route, const Stream& upl
   });
   Builder builder(plan, route, *this);
   builder.build();
-  parcel_.open();
+  uploads.wait(read_);
+  parcel_.open(uploads);
   builder.build();
   Copies copies(parcel_);
   for (const Copy& copy : copies_) copies.add(copy.to, static_cast<const char*>(copy.from));
   copies.run(plan.threads);
-  uploads.wait(read_);
   parcel_.send(uploads);
 }
 

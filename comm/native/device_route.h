@@ -42,6 +42,7 @@ struct Launch {
 class DeviceRoute {
  public:
   explicit DeviceRoute(std::shared_ptr<Device> device);
+  ~DeviceRoute();
 
   // Starts to copy the route to the device, on `uploads`. Waits if the memory is still read.
   void upload(const Plan& plan, const Route& route, const Stream& uploads);

@@ -69,7 +69,7 @@ void DeviceStep::spread(const Route& route, const Outputs& grad, uint8_t* sent,
                         const Stream& stream) {
   const DeviceRoute& there = uploaded(route);
   const int64_t stride = (int64_t{widest_} + 3) / 4 * 16;
-  partial_.reserve(*device_, static_cast<size_t>(there.parts()) * static_cast<size_t>(stride));
+  partial_.reserve(stream, static_cast<size_t>(there.parts()) * static_cast<size_t>(stride));
   SumArgs args{};
   args.wire = plan_.wire;
   args.sent = sent;

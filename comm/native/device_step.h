@@ -16,6 +16,7 @@ class DeviceStep {
  public:
   // Throws std::invalid_argument for more sequences than the kernels take.
   DeviceStep(const Router& router, std::shared_ptr<Device> device);
+  ~DeviceStep() { device_->finish(); }
 
   const Router& router() const { return router_; }
 

@@ -21,15 +21,17 @@ T* at(uint64_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-// Something that works on the streams of one device.
+// Something that works on the streams of one device. What it began is done when it goes.
 template <class T>
 struct OnDevice {
   const Device& device;
   T it;
 
-  template <class... Args>
-  explicit OnDevice(const Device& on, Args&&... args)
-      : device(on), it(on, std::forward<Args>(args)...) {}
+  explicit OnDevice(const Device& on) : device(on) {}
+  template <class First, class... Args>
+  OnDevice(const Device& on, First&& first, Args&&... args)
+      : device(on), it(on, std::forward<First>(first), std::forward<Args>(args)...) {}
+  ~OnDevice() { device.finish(); }
   Stream stream(uint64_t handle) const { return Stream(device, handle); }
 };
 

@@ -25,6 +25,7 @@ Driver::Driver(const std::string& library) {
   load(retain, "cuDevicePrimaryCtxRetain");
   load(release, "cuDevicePrimaryCtxRelease_v2");
   load(set_current, "cuCtxSetCurrent");
+  load(synchronize, "cuCtxSynchronize");
   load(allocate, "cuMemAlloc_v2");
   load(free, "cuMemFree_v2");
   load(host_allocate, "cuMemHostAlloc");

@@ -22,6 +22,7 @@ struct Driver {
   int (*retain)(Handle*, int);
   int (*release)(int);
   int (*set_current)(Handle);
+  int (*synchronize)();
   int (*allocate)(Address*, size_t);
   int (*free)(Address);
   int (*host_allocate)(void**, size_t, unsigned);

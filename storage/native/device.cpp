@@ -44,6 +44,14 @@ Device::~Device() {
 
 void Device::enter() const { driver_->check(driver_->set_current(context_), "cuCtxSetCurrent"); }
 
+void Device::finish() const noexcept {
+  try {
+    enter();
+    driver_->synchronize();
+  } catch (const DeviceError&) {  // the device is gone, and runs nothing
+  }
+}
+
 char* Device::allocate(size_t bytes) const {
   enter();
   Driver::Address at = 0;
@@ -82,15 +90,16 @@ DeviceMemory::~DeviceMemory() {
   if (data_ == nullptr) return;
   try {
     device_->enter();
-    device_->driver().free(address(data_));  // waits for the device
-  } catch (const DeviceError&) {             // the device is gone, and its memory with it
+    device_->driver().free(address(data_));
+  } catch (const DeviceError&) {  // the device is gone, and its memory with it
   }
 }
 
-void DeviceMemory::reserve(const Device& device, size_t bytes) {
+void DeviceMemory::reserve(const Stream& stream, size_t bytes) {
   if (bytes <= bytes_) return;
+  if (data_ != nullptr) stream.synchronize();
   *this = DeviceMemory();
-  *this = DeviceMemory(device, bytes + bytes / 4);
+  *this = DeviceMemory(stream.device(), bytes + bytes / 4);
 }
 
 PinnedMemory::PinnedMemory(const Device& device, size_t bytes)

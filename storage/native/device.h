@@ -49,6 +49,9 @@ class Device {
   bool follows_host() const { return follows_host_; }
   // Makes the device the current one of this thread. The other members do it themselves.
   void enter() const;
+  // Returns when all that was enqueued on any stream is done, or the device has failed: for those
+  // whose memory goes.
+  void finish() const noexcept;
   // Memory of the device, not initialised. Throws DeviceError if there is not so much.
   char* allocate(size_t bytes) const;
   // Throws std::invalid_argument for a kernel that was not handed over.
@@ -67,7 +70,10 @@ class Device {
   Relief relief_;
 };
 
-// Memory of the GPU; not initialised.
+class Stream;
+
+// Memory of the GPU; not initialised. It goes at once: a driver may wait for the kernels that use
+// it, and need not. Whoever has it waits.
 class DeviceMemory {
  public:
   DeviceMemory() = default;
@@ -83,9 +89,9 @@ class DeviceMemory {
   T* as(size_t byte = 0) const {
     return reinterpret_cast<T*>(data_ + byte);
   }
-  // At least so many bytes; what was there is lost if it grows. The old memory goes when the device
-  // has finished with it.
-  void reserve(const Device& device, size_t bytes);
+  // At least so many bytes; what was there is lost if it grows. Then it waits for the stream, which
+  // must be behind all that uses the old memory.
+  void reserve(const Stream& stream, size_t bytes);
 
  private:
   const Device* device_ = nullptr;
@@ -94,7 +100,7 @@ class DeviceMemory {
 };
 
 // Memory of the host that stays where it is, so that the GPU can copy it in the background, or read
-// and write it at the same addresses.
+// and write it at the same addresses. It goes at once, too.
 class PinnedMemory {
  public:
   PinnedMemory() = default;
@@ -107,7 +113,7 @@ class PinnedMemory {
 
   char* data() const { return data_; }
   size_t bytes() const { return bytes_; }
-  // At least so many bytes; what was there is lost if it grows.
+  // At least so many bytes; what was there is lost if it grows. No copy may be under way.
   void reserve(const Device& device, size_t bytes);
 
  private:

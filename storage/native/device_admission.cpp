@@ -29,11 +29,7 @@ void advance(SketchLayout::Area& area, size_t calls, uint32_t period) {
 
 DeviceAdmission::DeviceAdmission(const Device& device, const std::vector<AdmissionSpec>& by_tile,
                                  size_t bytes, uint64_t seed)
-    : device_(&device),
-      layout_(by_tile, bytes, seed),
-      lines_(device, layout_.bytes()),
-      sort_(device),
-      scan_(device) {
+    : layout_(by_tile, bytes, seed), lines_(device, layout_.bytes()) {
   if (std::max(layout_.count.lines, layout_.bloom.lines) > UINT32_MAX)
     throw std::invalid_argument("DeviceAdmission: more than 2^32 - 1 lines of 64 bytes of a kind");
   const Stream stream(device, 0);
@@ -48,7 +44,7 @@ size_t DeviceAdmission::batch_bytes() const {
 
 void DeviceAdmission::sort_by_line(const Stream& stream, SketchArgs& args) {
   for (DeviceMemory* memory : {&line_, &sorted_, &order_})
-    memory->reserve(*device_, args.n * sizeof(uint32_t));
+    memory->reserve(stream, args.n * sizeof(uint32_t));
   args.line = line_.as<uint32_t>();
   args.sorted = sorted_.as<uint32_t>();
   args.order = order_.as<uint32_t>();
@@ -93,10 +89,10 @@ void DeviceAdmission::admit(const Stream& stream, uint32_t tile, const uint64_t*
 // finds nothing wrong, 2 with a million lines, 3 with 16,384, 5 with 1,024.
 void DeviceAdmission::meet(const Stream& stream, SketchArgs& args) {
   const size_t bytes = args.n * sizeof(uint32_t);
-  counts_.reserve(*device_, bytes);
-  before_.reserve(*device_, bytes);
-  trial_.reserve(*device_, args.n * sizeof(SketchLine));
-  totals_.reserve(*device_, 2 * sizeof(uint32_t));
+  counts_.reserve(stream, bytes);
+  before_.reserve(stream, bytes);
+  trial_.reserve(stream, args.n * sizeof(SketchLine));
+  totals_.reserve(stream, 2 * sizeof(uint32_t));
   uint32_t* const totals = totals_.as<uint32_t>();
   args.counts = counts_.as<uint32_t>();
   args.before = before_.as<uint32_t>();

@@ -44,7 +44,6 @@ class DeviceAdmission {
   void sort_by_line(const Stream& stream, struct SketchArgs& args);
   void meet(const Stream& stream, struct SketchArgs& args);
 
-  const Device* device_;
   SketchLayout layout_;
   DeviceMemory lines_;
   DeviceSort sort_;

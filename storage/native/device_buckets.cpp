@@ -14,9 +14,9 @@ void hash_ids(const Stream& stream, const uint64_t* raw, uint64_t* ids, size_t n
 void DeviceBuckets::deal(const Stream& stream, const Placer& placer, const int64_t* ids, size_t n,
                          uint32_t* bucket, uint32_t* place, uint64_t* position,
                          uint32_t* bucket_first) {
-  sorted_.reserve(*device_, n * sizeof(uint32_t));
-  order_.reserve(*device_, n * sizeof(uint32_t));
-  positions_.reserve(*device_, n * sizeof(uint64_t));
+  sorted_.reserve(stream, n * sizeof(uint32_t));
+  order_.reserve(stream, n * sizeof(uint32_t));
+  positions_.reserve(stream, n * sizeof(uint64_t));
   const uint64_t buckets = placer.place.by.divisor;
   const BucketsArgs args{placer,
                          ids,
@@ -37,9 +37,9 @@ void DeviceBuckets::deal(const Stream& stream, const Placer& placer, const int64
 
 void DeviceGroups::group(const Stream& stream, const uint32_t* slots, size_t n, uint32_t limit,
                          uint32_t* entry, uint32_t* group_slot, uint32_t* group_first) {
-  sorted_.reserve(*device_, n * sizeof(uint32_t));
-  number_.reserve(*device_, n * sizeof(uint32_t));
-  totals_.reserve(*device_, 2 * sizeof(uint32_t));
+  sorted_.reserve(stream, n * sizeof(uint32_t));
+  number_.reserve(stream, n * sizeof(uint32_t));
+  totals_.reserve(stream, 2 * sizeof(uint32_t));
   // All ones in as many bits as the limit has are more than any slot: what has no row goes last.
   sort_.sort(stream, slots, nullptr, n, static_cast<uint32_t>(std::bit_width(limit)),
              sorted_.as<uint32_t>(), entry);

@@ -17,8 +17,6 @@ void hash_ids(const Stream& stream,
 // Not thread-safe, and its calls are on one stream or wait for each other: memory is kept.
 class DeviceBuckets {
  public:
-  explicit DeviceBuckets(const Device& device) : device_(&device), sort_(device) {}
-
   // Deals ids to the buckets of placer.place.by.divisor, as comm's router does: within a bucket
   // they keep their order.
   void deal(const Stream& stream, const Placer& placer,
@@ -34,7 +32,6 @@ class DeviceBuckets {
   }
 
  private:
-  const Device* device_;
   DeviceSort sort_;
   DeviceMemory sorted_, order_, positions_;
 };
@@ -42,8 +39,6 @@ class DeviceBuckets {
 // Not thread-safe, and its calls are on one stream or wait for each other: memory is kept.
 class DeviceGroups {
  public:
-  explicit DeviceGroups(const Device& device) : device_(&device), scan_(device), sort_(device) {}
-
   // Groups positions by slot, slots rising, positions of a group rising; where the slot is 2^32 - 1
   // a position is in no group.
   void group(
@@ -63,7 +58,6 @@ class DeviceGroups {
   }
 
  private:
-  const Device* device_;
   DeviceScan scan_;
   DeviceSort sort_;
   DeviceMemory sorted_, number_, totals_;

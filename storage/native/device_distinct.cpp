@@ -18,10 +18,10 @@ void DeviceDistinct::find(const Stream& stream, const DistinctBatch& batch) {
   const size_t n = batch.n;
   check(n);
   const size_t entries = std::bit_ceil(2 * n + 1);
-  table_.reserve(*device_, entries * sizeof(uint32_t));
-  seen_.reserve(*device_, n * sizeof(uint32_t));
-  number_.reserve(*device_, n * sizeof(uint32_t));
-  total_.reserve(*device_, sizeof(uint32_t));
+  table_.reserve(stream, entries * sizeof(uint32_t));
+  seen_.reserve(stream, n * sizeof(uint32_t));
+  number_.reserve(stream, n * sizeof(uint32_t));
+  total_.reserve(stream, sizeof(uint32_t));
   stream.fill(table_.data(), 0xff, entries * sizeof(uint32_t));
   if (batch.count != nullptr) stream.fill(batch.count, 0, n * sizeof(uint32_t));
 

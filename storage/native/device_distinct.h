@@ -24,8 +24,6 @@ struct DistinctBatch {
 // bytes per id of the largest batch.
 class DeviceDistinct {
  public:
-  explicit DeviceDistinct(const Device& device) : device_(&device), scan_(device) {}
-
   // Throws std::invalid_argument if a batch of n ids is too large.
   static void check(size_t n);
 
@@ -44,7 +42,6 @@ class DeviceDistinct {
   }
 
  private:
-  const Device* device_;
   DeviceScan scan_;
   DeviceMemory table_, seen_, number_, total_;
 };

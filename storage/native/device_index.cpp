@@ -30,8 +30,7 @@ size_t prime_from(size_t n) {
 
 }  // namespace
 
-DeviceIndex::DeviceIndex(const Device& device, size_t expected)
-    : device_(&device), distinct_(device), scan_(device), sort_(device) {
+DeviceIndex::DeviceIndex(const Device& device, size_t expected) : device_(&device) {
   open(count_for(expected));
 }
 
@@ -91,8 +90,8 @@ void DeviceIndex::find(const Stream& stream, const uint64_t* keys, uint32_t* slo
 // Distinct keys into keys_, and which of them each position names into number_.
 void DeviceIndex::make_distinct(const Stream& stream, const uint64_t* keys, const uint32_t* taken,
                                 size_t n) {
-  keys_.reserve(*device_, n * sizeof(uint64_t));
-  number_.reserve(*device_, n * sizeof(uint32_t));
+  keys_.reserve(stream, n * sizeof(uint64_t));
+  number_.reserve(stream, n * sizeof(uint32_t));
   DistinctBatch batch;
   batch.ids = keys;
   batch.n = n;
@@ -125,8 +124,8 @@ size_t DeviceIndex::find_or_insert(const Stream& stream, const uint64_t* keys, u
 size_t DeviceIndex::erase(const Stream& stream, const uint64_t* keys, size_t n, uint32_t* slots) {
   DeviceDistinct::check(n);
   make_distinct(stream, keys, nullptr, n);
-  found_.reserve(*device_, n * sizeof(uint32_t));
-  erased_.reserve(*device_, sizeof(uint32_t));
+  found_.reserve(stream, n * sizeof(uint32_t));
+  erased_.reserve(stream, sizeof(uint32_t));
   stream.fill(erased_.data(), 0, sizeof(uint32_t));
   const EraseArgs args{array(),
                        keys_.as<uint64_t>(),

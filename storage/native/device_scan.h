@@ -8,8 +8,6 @@ namespace ff {
 // Not thread-safe, and its calls are on one stream or wait for each other: memory is kept.
 class DeviceScan {
  public:
-  explicit DeviceScan(const Device& device) : device_(&device) {}
-
   // data[i] = the sum of data[0, i), modulo 2^32; total[0] = the sum of all.
   void exclusive(const Stream& stream,
                  uint32_t* data,  // (n,), aligned to 16 bytes
@@ -19,7 +17,6 @@ class DeviceScan {
   size_t bytes() const { return sums_.bytes(); }
 
  private:
-  const Device* device_;
   DeviceMemory sums_;
 };
 

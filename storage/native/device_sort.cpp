@@ -11,11 +11,11 @@ void DeviceSort::sort(const Stream& stream, const uint32_t* keys, const uint32_t
   const size_t tiles = (n + SORT_TILE - 1) / SORT_TILE;
   const uint32_t passes = std::max(1u, (bits + SORT_DIGIT - 1) / SORT_DIGIT);
   if (passes > 1) {
-    keys_.reserve(*device_, n * sizeof(uint32_t));
-    values_.reserve(*device_, n * sizeof(uint32_t));
+    keys_.reserve(stream, n * sizeof(uint32_t));
+    values_.reserve(stream, n * sizeof(uint32_t));
   }
   const size_t counts = tiles * SORT_DIGITS;
-  counts_.reserve(*device_, (counts + 1) * sizeof(uint32_t));
+  counts_.reserve(stream, (counts + 1) * sizeof(uint32_t));
   SortArgs args{keys, values, nullptr, nullptr, counts_.as<uint32_t>(), n, tiles, 0};
   for (uint32_t pass = 0; pass < passes; ++pass) {
     const bool last = (passes - pass) % 2 == 1;  // the last one writes to sorted_*

@@ -8,8 +8,6 @@ namespace ff {
 // Not thread-safe, and its calls are on one stream or wait for each other: memory is kept.
 class DeviceSort {
  public:
-  explicit DeviceSort(const Device& device) : device_(&device), scan_(device) {}
-
   // Sorts by at least the lowest `bits` of the keys, 8 per pass; equal ones keep their order. A
   // pass reads and writes 8 bytes per pair and reads the keys once more.
   void sort(const Stream& stream,
@@ -22,7 +20,6 @@ class DeviceSort {
   size_t bytes() const { return keys_.bytes() + values_.bytes() + counts_.bytes() + scan_.bytes(); }
 
  private:
-  const Device* device_;
   DeviceScan scan_;
   DeviceMemory keys_, values_, counts_;
 };

@@ -43,7 +43,7 @@ StepWords words_of(const uint64_t* addresses, size_t segments, const std::vector
   const bool is_long = segments + in_runs > StepWords::HERE;
   parcel.clear();
   const auto part = parcel.add<uint64_t>(is_long ? segments + in_runs : 0);
-  parcel.open();
+  parcel.open(step);
   StepWords words{};
   uint64_t* const to = is_long ? parcel.host(part) : words.here;
   std::copy_n(addresses, segments, to);
@@ -76,17 +76,17 @@ void DeviceTicket::send(const Ticket& ticket, const Stream& copies) {
   cut_replies(ticket, tiles_.rows, device_.processors(), replies_);
   if (ticket.train) cut_updates(ticket, tiles_.rows, device_.processors(), threads_, work_);
   copies.wait(used_);
-  lay_out(ticket);
+  lay_out(ticket, copies);
   fill(ticket);
   plan_.send(copies);
 }
 
-void DeviceTicket::lay_out(const Ticket& ticket) {
+void DeviceTicket::lay_out(const Ticket& ticket, const Stream& copies) {
   lent_.clear();
   borrowed_.clear();
   for (const auto& [id, record] : ticket.borrowed)
     borrowed_.push_back(lent_.add<char>(lent_bytes(ticket, id)));
-  lent_.open();
+  lent_.open(copies);
   plan_.clear();
   rows_at_ = plan_.add<char*>(ticket.rows_at.size());
   const bool sums = sums_replies(ticket);
@@ -95,11 +95,11 @@ void DeviceTicket::lay_out(const Ticket& ticket) {
   absent_ = plan_.add<char>(ticket.missing > 0 ? ticket.absent.size() : 0);
   segments_ = plan_.add<SegmentRows>(ticket.segments.size());
   reply_pieces_ = plan_.add<GatherPiece>(replies_.size());
-  if (ticket.train) lay_out_groups(ticket);
-  plan_.open();
+  if (ticket.train) lay_out_groups(ticket, copies);
+  plan_.open(copies);
 }
 
-void DeviceTicket::lay_out_groups(const Ticket& ticket) {
+void DeviceTicket::lay_out_groups(const Ticket& ticket, const Stream& copies) {
   const Needs distinct =
       Needs::of(ticket, tiles_.rows, [](const Run& run) { return run.distinct; });
   const Needs grouped =
@@ -115,8 +115,8 @@ void DeviceTicket::lay_out_groups(const Ticket& ticket) {
   pieces_ = plan_.add<UpdatePiece>(work_.pieces.size());
   chunks_ = plan_.add<ChunkPiece>(work_.chunks.size());
   distinct_.at = rows_at_;
-  sums_.reserve(device_, work_.sums * sizeof(float));
-  if (ticket.late) norms_.reserve(device_, work_.groups * sizeof(float));
+  sums_.reserve(copies, work_.sums * sizeof(float));
+  if (ticket.late) norms_.reserve(copies, work_.groups * sizeof(float));
 }
 
 void DeviceTicket::fill(const Ticket& ticket) {
@@ -176,7 +176,7 @@ size_t DeviceTicket::lent_bytes(const Ticket& ticket, size_t id) const {
 
 void DeviceTicket::send_lent(const Ticket& ticket, const Stream& step) {
   if (borrowed_.empty()) return;
-  lent_.open();
+  lent_.open(step);
   for (size_t b = 0; b < borrowed_.size(); ++b)
     memcpy(lent_.host(borrowed_[b]), ticket.borrowed[b].second, borrowed_[b].count);
   lent_.send(step);

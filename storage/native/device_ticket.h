@@ -37,8 +37,8 @@ class DeviceTicket {
     Part<uint64_t> ids;
   };
 
-  void lay_out(const Ticket& ticket);
-  void lay_out_groups(const Ticket& ticket);
+  void lay_out(const Ticket& ticket, const Stream& copies);
+  void lay_out_groups(const Ticket& ticket, const Stream& copies);
   void fill(const Ticket& ticket);
   void add_groups(const Ticket& ticket, Copies& copies) const;
   void place_absent(const Ticket& ticket);

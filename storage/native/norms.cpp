@@ -21,6 +21,7 @@ Norms::~Norms() {
 }
 
 void Norms::expect(const Ticket& ticket, const TileList& tiles, const Population& population) {
+  arrived_.synchronize();  // of a ticket that nobody asked, perhaps
   population_ = &population;
   touches_.clear();
   fetched_ = false;

@@ -28,7 +28,8 @@ class Parcel {
     }
   }
 
-  // First what is to travel, then room for it: open() waits until the last parcel has left.
+  // First what is to travel, then room for it: open() waits until the last parcel has left, and
+  // where there is too little room until the stream, behind those who read it, is done.
   void clear() { bytes_ = 0; }
   template <class T>
   Part<T> add(size_t count) {
@@ -36,10 +37,10 @@ class Parcel {
     bytes_ = (bytes_ + count * sizeof(T) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     return part;
   }
-  void open() {
+  void open(const Stream& stream) {
     sent_.synchronize();
     pinned_.reserve(*device_, bytes_);
-    memory_.reserve(*device_, bytes_);
+    memory_.reserve(stream, bytes_);
   }
 
   // Where a part is filled, and where it will be. Null for one without elements.

@@ -53,7 +53,7 @@ void RowMover::after_final(Work&& work) {
   }
 }
 
-// After an error: nothing that was begun goes on with records that the caller may give away.
+// Nothing that was begun goes on: after an error, with records that the caller may give away.
 void RowMover::settle() const {
   try {
     stream_.synchronize();
@@ -69,7 +69,7 @@ void RowMover::in_rounds(const char* kernel, size_t n, Make&& make) {
     Parcel& list = lists_[lists_sent_++ % lists_.size()];
     list.clear();
     const auto part = list.add<Row>(count);
-    list.open();
+    list.open(stream_);
     Row* const rows = list.host(part);
     for (size_t i = 0; i < count; ++i) rows[i] = make(first + i);
     list.send(stream_);
@@ -164,11 +164,11 @@ void RowMover::load_list(Stage& stage, size_t first) {
     stage.bytes += bytes;
     ++stage.end;
   }
-  stage.there.reserve(device_, stage.bytes);
+  stage.there.reserve(stream_, stage.bytes);
   stage.here.reserve(device_, stage.bytes);
   stage.list.clear();
   stage.part = stage.list.add<RecordMove>(stage.end - first);
-  stage.list.open();
+  stage.list.open(stream_);
   RecordMove* list = stage.list.host(stage.part);
   char* record = stage.there.data();
   for (size_t i = first; i < stage.end; ++i) {

@@ -17,6 +17,7 @@ class RowMover {
  public:
   // final: what this does comes after it, as it was last recorded.
   RowMover(const Device& device, const DeviceTiles& tiles, const Event& final, int threads);
+  ~RowMover() { settle(); }
 
   // All of this happens in the order of the calls, which may come from any thread. An error of the
   // device comes out at whichever call is the next.

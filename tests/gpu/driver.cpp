@@ -68,6 +68,11 @@ int ready() {
   return now == SUCCESS && context == nullptr ? INVALID_CONTEXT : now;
 }
 
+bool shaken() {
+  const std::lock_guard lock(driver().mutex);
+  return driver().seed != 0;
+}
+
 int drain() {
   Driver& d = driver();
   std::vector<std::shared_ptr<Stream>> streams, closing;

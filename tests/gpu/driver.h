@@ -62,6 +62,7 @@ std::shared_ptr<Stream> stream_of(void* handle);
 int enqueue(void* stream, Stream::Work work);
 int wait(const std::shared_ptr<Moment>& moment);
 int drain();  // waits for all streams
+bool shaken();
 
 inline char* host(unsigned long long address) { return reinterpret_cast<char*>(address); }
 

@@ -51,7 +51,8 @@ class Pinned:
         )
 
     def __del__(self) -> None:
-        self._driver.call("cuMemFreeHost", self.address)
+        if self.address:
+            self._driver.call("cuMemFreeHost", self.address)
 
 
 class Held:

@@ -1,5 +1,5 @@
 // libcuda's functions for memory: of the device, pinned, and copies.
-#include <cstring>
+#include <string>
 #include <vector>
 
 #include "driver.h"
@@ -9,11 +9,23 @@ using namespace stand_in;
 
 namespace {
 
-// CUDA does not promise that giving back pinned memory waits for the device.
-bool still_pinned(const void* memory, size_t bytes) {
-  if (within(Use::pinned, memory, bytes)) return true;
-  note(std::to_string(bytes) + " bytes of pinned memory have gone before they were copied");
-  return false;
+// When the stream gets there.
+void copy_now(const End& to, const End& from, size_t bytes) {
+  if (!copy(to, from, bytes))
+    note("a copy of " + std::to_string(bytes) + " bytes came to memory that was freed");
+}
+
+End device(unsigned long long address) { return {host(address), Use::device}; }
+End pinned(const void* data) { return {static_cast<char*>(const_cast<void*>(data)), Use::pinned}; }
+End any(const void* data) { return {static_cast<char*>(const_cast<void*>(data)), {}}; }
+
+// Memory goes at once: drivers do not promise to wait for who uses it. It goes in spite of errors,
+// so that a test that meets one leaves none behind.
+int free_now(Use use, void* data) {
+  const bool known = give_back(use, data);
+  note(damage());
+  FF_REQUIRE_CONTEXT;
+  return known ? SUCCESS : INVALID_VALUE;
 }
 
 }  // namespace
@@ -34,13 +46,10 @@ int cuMemAlloc_v2(unsigned long long* address, size_t bytes) {
   return *address ? SUCCESS : OUT_OF_MEMORY;
 }
 
-// Memory goes in spite of errors, so that a test that meets one leaves none behind.
+// It "may perform implicit synchronization", and mostly does; not where all else is shaken, too.
 int cuMemFree_v2(unsigned long long address) {
-  drain();
-  const bool known = give_back(Use::device, host(address));
-  note(damage());
-  FF_REQUIRE_CONTEXT;
-  return known ? SUCCESS : INVALID_VALUE;
+  const int result = free_now(Use::device, host(address));
+  return shaken() || result != SUCCESS ? result : drain();
 }
 
 int cuMemHostAlloc(void** address, size_t bytes, unsigned) {
@@ -50,12 +59,7 @@ int cuMemHostAlloc(void** address, size_t bytes, unsigned) {
   return *address ? SUCCESS : OUT_OF_MEMORY;
 }
 
-int cuMemFreeHost(void* address) {
-  const bool known = give_back(Use::pinned, address);
-  note(damage());
-  FF_REQUIRE_CONTEXT;
-  return known ? SUCCESS : INVALID_VALUE;
-}
+int cuMemFreeHost(void* address) { return free_now(Use::pinned, address); }
 
 int cuMemHostRegister_v2(void* address, size_t bytes, unsigned) {
   FF_REQUIRE_CONTEXT;
@@ -76,12 +80,10 @@ int cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, size_t bytes, 
   FF_REQUIRE_CONTEXT;
   if (!within(Use::device, host(to), bytes)) return INVALID_VALUE;
   if (within(Use::pinned, from, bytes))
-    return enqueue(stream, [=] {
-      if (still_pinned(from, bytes)) memcpy(host(to), from, bytes);
-    });
+    return enqueue(stream, [=] { copy_now(device(to), pinned(from), bytes); });
   const char* const first = static_cast<const char*>(from);
   return enqueue(stream, [to, staged = std::vector<char>(first, first + bytes)] {
-    memcpy(host(to), staged.data(), staged.size());
+    copy_now(device(to), any(staged.data()), staged.size());
   });
 }
 
@@ -89,12 +91,10 @@ int cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, size_t bytes, 
 int cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, size_t bytes, void* stream) {
   FF_REQUIRE_CONTEXT;
   if (!within(Use::device, host(from), bytes)) return INVALID_VALUE;
-  if (within(Use::pinned, to, bytes))
-    return enqueue(stream, [=] {
-      if (still_pinned(to, bytes)) memcpy(to, host(from), bytes);
-    });
-  const int result = enqueue(stream, [=] { memcpy(to, host(from), bytes); });
-  return result != SUCCESS ? result : wait(stream_of(stream)->mark());
+  const End end = within(Use::pinned, to, bytes) ? pinned(to) : any(to);
+  const int result = enqueue(stream, [=] { copy_now(end, device(from), bytes); });
+  if (result != SUCCESS || end.use) return result;
+  return wait(stream_of(stream)->mark());
 }
 
 // May return when memory that is not pinned has been copied away, but has not arrived.
@@ -114,13 +114,16 @@ int cuMemcpyDtoDAsync_v2(unsigned long long to, unsigned long long from, size_t 
   FF_REQUIRE_CONTEXT;
   if (!within(Use::device, host(from), bytes) || !within(Use::device, host(to), bytes))
     return INVALID_VALUE;
-  return enqueue(stream, [=] { memcpy(host(to), host(from), bytes); });
+  return enqueue(stream, [=] { copy_now(device(to), device(from), bytes); });
 }
 
 int cuMemsetD8Async(unsigned long long to, unsigned char byte, size_t bytes, void* stream) {
   FF_REQUIRE_CONTEXT;
   if (!within(Use::device, host(to), bytes)) return INVALID_VALUE;
-  return enqueue(stream, [=] { memset(host(to), byte, bytes); });
+  return enqueue(stream, [=] {
+    const std::vector<char> bytes_of(bytes, static_cast<char>(byte));
+    copy_now(device(to), any(bytes_of.data()), bytes);
+  });
 }
 
 }  // extern "C"

@@ -240,6 +240,8 @@ class DeviceArray:
         if not getattr(self, "address", 0):
             return
         with contextlib.suppress(DriverError):  # a kernel has failed: another call says so
+            self._driver.synchronize()  # the free does not promise to
+        with contextlib.suppress(DriverError):
             self._driver.call("cuMemFree_v2", ctypes.c_ulonglong(self.address))
 
 

@@ -74,6 +74,14 @@ const std::pair<char* const, Memory>* below(const void* address) {
   return next == all.begin() ? nullptr : &*--next;
 }
 
+// Needs the mutex.
+bool lies_in(Use use, const void* data, size_t bytes) {
+  const auto* const found = below(data);
+  if (!found || found->second.use != use) return false;
+  const auto offset = static_cast<size_t>(static_cast<const char*>(data) - found->first);
+  return offset <= found->second.bytes && bytes <= found->second.bytes - offset;
+}
+
 }  // namespace
 
 char* allocate(Use use, size_t bytes) {
@@ -139,12 +147,16 @@ bool unpin(char* data) {
 }
 
 bool within(Use use, const void* data, size_t bytes) {
-  Memories& m = memories();
-  const std::lock_guard lock(m.mutex);
-  const auto* const found = below(data);
-  if (!found || found->second.use != use) return false;
-  const auto offset = static_cast<size_t>(static_cast<const char*>(data) - found->first);
-  return offset <= found->second.bytes && bytes <= found->second.bytes - offset;
+  const std::lock_guard lock(memories().mutex);
+  return lies_in(use, data, bytes);
+}
+
+bool copy(const End& to, const End& from, size_t bytes) {
+  const std::lock_guard lock(memories().mutex);
+  for (const End& end : {to, from})
+    if (end.use && !lies_in(*end.use, end.data, bytes)) return false;
+  memcpy(to.data, from.data, bytes);
+  return true;
 }
 
 std::string damage() {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 
 namespace stand_in {
@@ -22,6 +23,14 @@ bool unpin(char* data);
 
 // True if all of it is the device's, or pinned.
 bool within(Use use, const void* data, size_t bytes);
+
+// What copies need of both ends: which use all of the memory must still have, if any.
+struct End {
+  char* data;
+  std::optional<Use> use;
+};
+// False, and nothing is copied, if some has been given back. Nobody gives it back meanwhile.
+bool copy(const End& to, const End& from, size_t bytes);
 
 // The first pattern that was written over since the last call, in words; or nothing.
 std::string damage();

@@ -21,6 +21,7 @@ from mpi4py import MPI
 from oracle import (
     AXES,
     ROLES,
+    Batch,
     Holder,
     HostSide,
     expect_forward,
@@ -206,6 +207,33 @@ class PatientSide(DeviceSide):
     def write(self, address: int, rows: np.ndarray, wire: str) -> None:
         self.kept.append(np.ascontiguousarray(rows))
         self.stream.copy_in(address, self.kept[-1])
+
+
+def larger_batch(features: list[Feature], size: int) -> Batch:
+    """Bags of three ids, of which many are the same, so that rows have long sums."""
+    count = 3 * size * len(features)
+    return Batch(np.arange(count) % 5 // 4, np.arange(0, count + 1, 3), None, size)
+
+
+def test_memory_grows_and_goes_while_the_device_is_at_the_last_batch(world: World) -> None:
+    """Routes, buffers of messages and partial sums; then all of it goes."""
+    backend, side, memory = world.pick("device")
+    features = features_of("sum")
+    placement = placement_of("row", backend.size, tuple(range(backend.size)))
+    exchange = exchange_of(backend, placement, features, "rows", memory=memory)
+    outs = []
+    with gpu.shaken(1, delay_us=20_000):
+        for size in (2, 20, 200):
+            batch = larger_batch(features, size)
+            outs.append(side.place(np.zeros((size, exchange.output_dim), np.float32)))
+            routed = exchange.route(batch.ids, batch.offsets, batch.weights, batch.size)
+            exchange.reply(routed)
+            exchange.forward(routed, outs[-1])
+            exchange.backward(routed, outs[-1])
+            del routed
+        del exchange
+    side.stream.synchronize()
+    assert gpu.take_fault() == ""
 
 
 def test_a_steady_state_allocates_nothing(world: World) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
+import time
 
 import gpu
 import numpy as np
 import pytest
-from driver_calls import BYTES, Args, Pinned, copy_in, copy_out
+from driver_calls import BYTES, Args, Pinned, copy_in, copy_out, held
 
 
 @pytest.fixture(params=gpu.devices())
@@ -84,6 +86,37 @@ def test_memory_that_was_freed_is_named(stand_in):
     ):
         stand_in.synchronize()
     assert gpu.take_fault()
+
+
+@pytest.mark.parametrize("kind", ["device", "pinned"])
+def test_memory_that_goes_while_a_copy_waits_is_found(stand_in, kind):
+    """The copy finds it gone. Who frees memory of the device waits, as with most drivers."""
+    pinned = kind == "pinned"
+    copied = Pinned(stand_in) if pinned else gpu.empty(BYTES, np.uint8)
+    other = gpu.empty(BYTES, np.uint8) if pinned else np.empty(BYTES, np.uint8)
+    before = gpu.held_bytes(pinned=pinned)
+
+    def free() -> None:
+        with contextlib.suppress(gpu.DriverError):
+            if pinned:
+                stand_in.call("cuMemFreeHost", copied.address)
+            else:
+                stand_in.call("cuMemFree_v2", ctypes.c_ulonglong(copied.address))
+
+    with held():
+        if pinned:
+            copy_in(stand_in, other, copied.array)
+        else:
+            copy_in(stand_in, copied, other)
+        thread = threading.Thread(target=free)
+        thread.start()
+        while gpu.held_bytes(pinned=pinned) == before:
+            time.sleep(0.001)
+        assert thread.is_alive() or pinned
+    thread.join()
+    copied.address = None  # it has gone
+
+    assert f"a copy of {BYTES} bytes came to memory that was freed" in gpu.take_fault()
 
 
 def test_pinned_memory_is_seen_by_kernels(stand_in):

@@ -40,7 +40,7 @@ def take(device: Any, num_bytes: int) -> Any:
     """Take at least so many bytes of the device, but less than half as many more."""
     if isinstance(device, comm_core.Device):
         buffer = comm_core.DeviceBuffer(device)
-        buffer.reserve(num_bytes)
+        buffer.reserve(num_bytes, comm_core.Stream(device))
         return buffer
     return storage_core.DeviceIndex(device, num_bytes // 32)
 
