@@ -163,7 +163,12 @@ Stream& Stream::operator=(Stream&& other) noexcept {
 }
 
 Stream::~Stream() {
-  if (own_ && handle_ != 0) device_->driver().stream_destroy(handle_of(handle_));
+  if (!own_ || handle_ == 0) return;
+  try {
+    device_->enter();
+    device_->driver().stream_destroy(handle_of(handle_));
+  } catch (const DeviceError&) {
+  }
 }
 
 void Stream::copy_in(void* to, const void* host, size_t bytes) const {
@@ -239,7 +244,12 @@ Event& Event::operator=(Event&& other) noexcept {
 }
 
 Event::~Event() {
-  if (handle_ != 0) device_->driver().event_destroy(handle_of(handle_));
+  if (handle_ == 0) return;
+  try {
+    device_->enter();
+    device_->driver().event_destroy(handle_of(handle_));
+  } catch (const DeviceError&) {
+  }
 }
 
 void Event::record(const Stream& stream) const {

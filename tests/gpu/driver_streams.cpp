@@ -120,6 +120,7 @@ int cuStreamCreate(void** handle, unsigned flags) {
 
 // Returns at once; what was enqueued is still done.
 int cuStreamDestroy_v2(void* handle) {
+  if (ready() == INVALID_CONTEXT) return INVALID_CONTEXT;
   Driver& d = driver();
   const std::lock_guard lock(d.mutex);
   const auto found = d.streams.find(handle);
@@ -163,6 +164,7 @@ unsigned stand_in_event_flags(void* handle) {
 }
 
 int cuEventDestroy_v2(void* handle) {
+  if (ready() == INVALID_CONTEXT) return INVALID_CONTEXT;
   auto* const event = static_cast<Event*>(handle);
   const std::lock_guard lock(driver().mutex);
   if (driver().events.erase(event) == 0) return INVALID_HANDLE;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import gpu
 import numpy as np
 import pytest
@@ -52,6 +54,7 @@ def test_an_ordinal_is_a_number(core, error):
 
 
 BLOCKING_SYNC, NO_TIMING = 1, 2  # CUevent_flags
+GONE = 0xFFFFFFFF
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,16 @@ BLOCKING_SYNC, NO_TIMING = 1, 2  # CUevent_flags
 def test_a_thread_that_waits_for_an_event_sleeps(host_waits, flags):
     device = gpu.open_device("stand-in", comm_core)
     assert gpu.event_flags(comm_core.Event(device, host_waits).handle) == flags
+
+
+def test_an_event_may_go_on_any_thread():
+    """Drivers want a context on the thread, which another has not."""
+    events = [comm_core.Event(gpu.open_device("stand-in", comm_core))]
+    handle = events[0].handle
+    thread = threading.Thread(target=events.clear)
+    thread.start()
+    thread.join()
+    assert gpu.event_flags(handle) == GONE
 
 
 def test_the_host_does_not_wait_for_an_event_that_is_for_the_device():
