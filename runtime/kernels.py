@@ -25,9 +25,9 @@ INSTALL = 'pip install "fourfold[cuda13]", or "fourfold[cuda12]" with a driver o
 
 OPTIONS = (
     "-std=c++17",
-    # Arithmetic as the CPU's: subnormal numbers stay, quotients and roots are rounded correctly.
-    # Products are added without rounding in between, which the CPU's compiler is free to do, too.
-    *("-ftz=false", "-prec-div=true", "-prec-sqrt=true", "-fmad=true"),
+    # Arithmetic as the CPU's: subnormal numbers stay, quotients and roots are rounded correctly,
+    # and a product is rounded before it is added unless the source says fma.
+    *("-ftz=false", "-prec-div=true", "-prec-sqrt=true", "-fmad=false"),
     # NVRTC 12 takes generic lambdas inside kernels for functions of the host, and refuses them.
     "-default-device",
 )

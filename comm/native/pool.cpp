@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "lanes.h"
 #include "parallel.h"
+#include "row_sum.h"
 #include "step.h"
 
 namespace ff {
@@ -46,7 +46,7 @@ void copy_bags(const Job& job, uint32_t column, uint32_t begin, uint32_t end) {
   for (uint32_t b = begin; b < end; ++b) {
     const uint32_t e = first + b;
     if (e + kPrefetch < last) fetch<C, W>(job.row(e + kPrefetch) + column * sizeof(W));
-    Columns<C> sum;
+    RowSum<C> sum;
     sum.load(reinterpret_cast<const W*>(job.row(e)) + column);
     if (table.weight.size()) sum.scale(table.weight[e]);
     if (table.scale.size()) sum.scale(table.scale[job.slice->first_bag + b]);
@@ -60,7 +60,7 @@ void sum_bags(const Job& job, uint32_t column, uint32_t begin, uint32_t end) {
   const uint32_t* const first = table.begin.data() + job.slice->first_bag;
   const float* const weight = table.weight.size() ? table.weight.data() : nullptr;
   for (uint32_t b = begin; b < end; ++b) {
-    Columns<C> sum;
+    RowSum<C> sum;
     for (uint32_t e = first[b]; e < first[b + 1]; ++e) {
       if (e + kPrefetch < table.entries) fetch<C, W>(job.row(e + kPrefetch) + column * sizeof(W));
       const W* const row = reinterpret_cast<const W*>(job.row(e)) + column;

@@ -2,8 +2,8 @@
 #include <atomic>
 #include <cstring>
 
-#include "lanes.h"
 #include "parallel.h"
+#include "row_sum.h"
 #include "step.h"
 
 namespace ff {
@@ -41,7 +41,7 @@ void sum_rows(const Job& job, uint32_t column, uint32_t begin, uint32_t end) {
   const Source* ahead = job.sources;
   for (uint32_t r = begin; r < end; ++r, to += job.width) {
     const Source* source = job.sources;
-    Columns<C> sum;
+    RowSum<C> sum;
     for (uint32_t e = table.start[job.first_row + r]; e < table.start[job.first_row + r + 1]; ++e) {
       const uint32_t bag = table.bag[e];
       while (bag >= source->end) ++source;

@@ -59,13 +59,14 @@ void update(float* table, float* sums, const int64_t* ids, size_t n, const float
       const float* const g = gradient + i * D;
       L::F squares = {};
 #pragma GCC unroll 16
-      for (int k = 0; k < D / 16; ++k) squares += L::load(g + 16 * k) * L::load(g + 16 * k);
+      for (int k = 0; k < D / 16; ++k)
+        squares = L::fma(L::load(g + 16 * k), L::load(g + 16 * k), squares);
       const float sum = sums[ids[i]] += L::sum(squares) / D;
-      const float scale = 0.01f / (std::sqrt(sum) + 1e-8f);
+      const L::F step = L::all(-0.01f / (std::sqrt(sum) + 1e-8f));
       float* const row = table + ids[i] * D;
 #pragma GCC unroll 16
       for (int k = 0; k < D / 16; ++k)
-        L::store(row + 16 * k, L::load(row + 16 * k) - scale * L::load(g + 16 * k));
+        L::store(row + 16 * k, L::fma(step, L::load(g + 16 * k), L::load(row + 16 * k)));
     }
   });
 }

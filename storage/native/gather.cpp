@@ -24,7 +24,7 @@ struct Reading {
 // D columns known to the compiler, or any number (D = 0).
 template <class T, class Wire, int D>
 struct Gather {
-  static constexpr int W = D % 16 == 0 ? 16 : 8;
+  static constexpr int W = D % REGISTER == 0 ? REGISTER : 8;
   using L = Lanes<W>;
 
   const Reading r;
@@ -59,28 +59,29 @@ struct Gather {
 
   void bags(size_t begin, size_t end, Wire* out) {
     start(r.offsets[begin]);
-    auto weight = [w = r.weights](size_t i) { return w[i]; };
-    auto one = [](size_t) { return 1.0f; };
     for (size_t b = begin; b < end; ++b) {
       const size_t first = r.offsets[b], last = r.offsets[b + 1];
       Wire* const to = out + b * (D > 0 ? D : dim);
       if (r.weights != nullptr)
-        bag(first, last, to, weight);
+        bag<true>(first, last, to);
       else
-        bag(first, last, to, one);
+        bag<false>(first, last, to);
     }
   }
 
-  template <class Weight>
-  FF_INLINE void bag(size_t first, size_t last, Wire* to, Weight&& weight) {
+  template <bool WEIGHTED>
+  FF_INLINE void bag(size_t first, size_t last, Wire* to) {
     if constexpr (D > 0) {
       typename L::F lanes[D / W] = {};
       for (size_t i = first; i < last; ++i) {
         ask(i + ahead);
         const T* const from = row(i);
-        const float by = weight(i);
+        const auto by = L::all(WEIGHTED ? r.weights[i] : 1.0f);
 #pragma GCC unroll 32
-        for (int k = 0; k < D / W; ++k) lanes[k] += by * L::load(from + W * k);
+        for (int k = 0; k < D / W; ++k) {
+          const auto x = L::load(from + W * k);
+          lanes[k] = WEIGHTED ? L::fma(by, x, lanes[k]) : lanes[k] + x;
+        }
       }
 #pragma GCC unroll 32
       for (int k = 0; k < D / W; ++k) L::store(to + W * k, lanes[k]);
@@ -88,7 +89,7 @@ struct Gather {
       std::fill(sum.begin(), sum.end(), 0.0f);
       for (size_t i = first; i < last; ++i) {
         ask(i + ahead);
-        add_scaled(sum.data(), weight(i), row(i), dim);
+        add_scaled(sum.data(), WEIGHTED ? r.weights[i] : 1.0f, row(i), dim);
       }
       convert(sum.data(), to, dim);
     }

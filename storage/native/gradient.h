@@ -50,15 +50,15 @@ void sum_group(const Gradients& g, size_t group, float* out) {
   const size_t begin = g.first[group], end = g.first[group + 1];
   auto weight = [&](size_t e) { return g.weights != nullptr ? g.weights[e] : 1.0f; };
   if constexpr (D > 0) {
-    constexpr int W = D % 16 == 0 ? 16 : 8;
+    constexpr int W = D % REGISTER == 0 ? REGISTER : 8;
     using L = Lanes<W>;
     typename L::F lanes[D / W] = {};
     for (size_t e = begin; e < end; ++e) {
       ask_gradient<Wire, D>(g, e + ENTRIES_AHEAD);
       const Wire* const row = gradient_row<Wire>(g, e);
-      const float by = weight(e);
+      const auto by = L::all(weight(e));
 #pragma GCC unroll 32
-      for (int k = 0; k < D / W; ++k) lanes[k] += by * L::load(row + W * k);
+      for (int k = 0; k < D / W; ++k) lanes[k] = L::fma(by, L::load(row + W * k), lanes[k]);
     }
 #pragma GCC unroll 32
     for (int k = 0; k < D / W; ++k) L::store(out + W * k, lanes[k]);

@@ -4,6 +4,9 @@
 // A row has ELEMENT_STATES floats of state per element (s0, s1) and ROW_STATES floats of its own.
 // One step: `scale = row(state, mean_square)` once (mean_square is given to optimizers with row
 // state only), then `element(w, g, s0, s1, scale)` for every element.
+//
+// Multiply-adds are written as fma and no compiler makes others (see init.h), so that the CPU and
+// the GPU round alike.
 #pragma once
 
 #include "config.h"
@@ -24,7 +27,9 @@ struct Sgd {
   float lr;
 
   FF_HD float row(float*, float) const { return lr; }
-  FF_HD void element(float& w, float g, float&, float&, float scale) const { w -= scale * g; }
+  FF_HD void element(float& w, float g, float&, float&, float scale) const {
+    w = fmaf(-scale, g, w);
+  }
 };
 
 struct Adagrad {
@@ -33,7 +38,7 @@ struct Adagrad {
 
   FF_HD float row(float*, float) const { return lr; }
   FF_HD void element(float& w, float g, float& sum, float&, float scale) const {
-    sum += g * g;
+    sum = fmaf(g, g, sum);
     w -= scale * g / (sqrtf(sum) + eps);
   }
 };
@@ -46,7 +51,9 @@ struct RowwiseAdagrad {
     sum[0] += mean_square;
     return lr / (sqrtf(sum[0]) + eps);
   }
-  FF_HD void element(float& w, float g, float&, float&, float scale) const { w -= scale * g; }
+  FF_HD void element(float& w, float g, float&, float&, float scale) const {
+    w = fmaf(-scale, g, w);
+  }
 };
 
 struct Adam {
@@ -56,8 +63,8 @@ struct Adam {
 
   FF_HD float row(float*, float) const { return lr * unbias1; }
   FF_HD void element(float& w, float g, float& m, float& v, float scale) const {
-    m = beta1 * m + (1.0f - beta1) * g;
-    v = beta2 * v + (1.0f - beta2) * (g * g);
+    m = fmaf(beta1, m, (1.0f - beta1) * g);
+    v = fmaf(beta2, v, (1.0f - beta2) * (g * g));
     w -= scale * m / (sqrtf(v * unbias2) + eps);
   }
 };
@@ -68,12 +75,12 @@ struct RowwiseAdam {
   float unbias1, unbias2;
 
   FF_HD float row(float* v, float mean_square) const {
-    v[0] = beta2 * v[0] + (1.0f - beta2) * mean_square;
+    v[0] = fmaf(beta2, v[0], (1.0f - beta2) * mean_square);
     return lr * unbias1 / (sqrtf(v[0] * unbias2) + eps);
   }
   FF_HD void element(float& w, float g, float& m, float&, float scale) const {
-    m = beta1 * m + (1.0f - beta1) * g;
-    w -= scale * m;
+    m = fmaf(beta1, m, (1.0f - beta1) * g);
+    w = fmaf(-scale, m, w);
   }
 };
 
@@ -83,12 +90,12 @@ struct Ftrl {
 
   FF_HD float row(float*, float) const { return 1.0f / lr; }
   FF_HD void element(float& w, float g, float& z, float& n, float scale) const {
-    const float root = sqrtf(n), grown = n + g * g, next = sqrtf(grown);
-    z += g - (next - root) * scale * w;
+    const float root = sqrtf(n), grown = fmaf(g, g, n), next = sqrtf(grown);
+    z += fmaf((root - next) * scale, w, g);
     n = grown;
     const float excess = fabsf(z) - l1;
     const float pull = z < 0.0f ? excess : -excess;
-    const float moved = pull / ((beta + next) * scale + l2);
+    const float moved = pull / fmaf(beta + next, scale, l2);
     w = excess > 0.0f ? moved : 0.0f;
   }
 };

@@ -59,6 +59,7 @@ struct Update {
     L::store(w, L::load(weights + d));
     if constexpr (STATES > 0) L::store(a, L::load(s0));
     if constexpr (STATES > 1) L::store(b, L::load(s1));
+#pragma GCC unroll 1  // GCC makes vectors of a loop, but not always of what it has unrolled
     for (int i = 0; i < W; ++i) optimizer.element(w[i], gradient[d + i], a[i], b[i], scale);
     if constexpr (STATES > 0) L::store(s0, L::load(a));
     if constexpr (STATES > 1) L::store(s1, L::load(b));

@@ -1,19 +1,27 @@
 // Lanes: W floats as one value, and the loads and stores of the three element types.
 //
-// GCC vectors, so the same source becomes AVX-512, AVX2 or NEON. fp16 uses the instructions of
-// AVX-512 where there are any; they give the bits of half.h but for the payload of a NaN.
+// GCC vectors, so the same source becomes AVX-512, AVX2 or NEON. Two things have names of their own
+// where GCC has no word for them: fp16 with AVX-512, which gives the bits of half.h but for the
+// payload of a NaN; and fma, because no product is fused with a sum that does not say so
+// (-ffp-contract=off), and GCC does not always see a vector in a loop over lanes.
 #pragma once
 
 #include <cstddef>
 #include <type_traits>
 
-#ifdef __AVX512F__
+#if defined(__AVX512F__) || defined(__FMA__)
 #include <immintrin.h>
 #endif
 
 #include "half.h"
 
 namespace ff {
+
+#ifdef __AVX512F__
+inline constexpr int REGISTER = 16;  // floats: sums of rows are kept in lanes of this many
+#else
+inline constexpr int REGISTER = 8;
+#endif
 
 template <int W>
 struct LaneTypes;
@@ -40,6 +48,14 @@ struct LaneTypes<4> {
   typedef uint32_t U __attribute__((vector_size(16)));
   typedef uint16_t H __attribute__((vector_size(8)));
   static constexpr U NUMBERS = {0, 1, 2, 3};
+};
+
+template <>
+struct LaneTypes<2> {
+  typedef float F __attribute__((vector_size(8)));
+  typedef uint32_t U __attribute__((vector_size(8)));
+  typedef uint16_t H __attribute__((vector_size(4)));
+  static constexpr U NUMBERS = {0, 1};
 };
 
 template <int W>
@@ -89,6 +105,28 @@ struct Lanes {
   template <class T>
   static FF_HD void store(T* p, F x, U random) {
     narrow(p, Half<T>::stochastic(x, random));
+  }
+
+  // The same in every lane: x - 0, because x + 0 would lose the sign of a zero.
+  static FF_HD F all(float x) { return x - F{}; }
+
+  // a * b + c, rounded once.
+  static FF_HD F fma(F a, F b, F c) {
+#ifdef __AVX512F__
+    if constexpr (W == 16) return _mm512_fmadd_ps(a, b, c);
+#endif
+#ifdef __FMA__
+    if constexpr (W == 8) return _mm256_fmadd_ps(a, b, c);
+    if constexpr (W == 4) return _mm_fmadd_ps(a, b, c);
+#endif
+    if constexpr (W == 16) {
+      using L = Lanes<8>;
+      return __builtin_shufflevector(L::fma(low_half(a), low_half(b), low_half(c)),
+                                     L::fma(high_half(a), high_half(b), high_half(c)),  //
+                                     0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    }
+    for (int i = 0; i < W; ++i) c[i] = fmaf(a[i], b[i], c[i]);
+    return c;
   }
 
   // In a tree, the halves first.
@@ -141,6 +179,8 @@ struct Lanes<1> {
   static FF_HD void store(T* p, F x, U random) {
     *p = stochastic<T>(x, random);
   }
+  static FF_HD F all(float x) { return x; }
+  static FF_HD F fma(F a, F b, F c) { return fmaf(a, b, c); }
   static FF_HD float sum(F x) { return x; }
 };
 
@@ -194,7 +234,8 @@ FF_HD void convert(const From* src, To* dst, size_t dim) {
 template <class T>
 FF_HD void add_scaled(float* sum, float by, const T* row, size_t dim) {
   in_lanes(dim, [&]<int W>(size_t d) {
-    Lanes<W>::store(sum + d, Lanes<W>::load(sum + d) + by * Lanes<W>::load(row + d));
+    using L = Lanes<W>;
+    L::store(sum + d, L::fma(L::all(by), L::load(row + d), L::load(sum + d)));
   });
 }
 
@@ -205,7 +246,7 @@ FF_HD float mean_square(const float* g, size_t dim) {
   in_lanes(dim, [&]<int W>(size_t d) {
     const auto x = Lanes<W>::load(g + d);
     if constexpr (W == 16)
-      whole += x * x;
+      whole = Lanes<W>::fma(x, x, whole);
     else
       rest += Lanes<W>::sum(x * x);
   });

@@ -168,12 +168,8 @@ class Twins:
     def step(self, rng: np.random.Generator, segments: list[Segment], wire: str, step: int) -> None:
         """A training batch, whose replies are compared."""
         tickets = self.plan(segments, train=True)
-        asked = [s for s in segments if s.reply]
-        for segment, (here, there) in zip(asked, self.gather(segments, wire, tickets), strict=True):
-            if segment.lengths is None:
-                assert (here.view(np.uint8) == there.view(np.uint8)).all()
-            else:
-                assert_near(to_float(there, wire), to_float(here, wire), wire)
+        for here, there in self.gather(segments, wire, tickets):
+            assert here.tobytes() == there.tobytes()
         gradients = [
             to_wire(
                 rng.normal(size=(reply_rows(s), self.specs[s.tile].dim)).astype(np.float32), wire
@@ -214,8 +210,12 @@ def assert_near(got: NDArray[Any], expected: NDArray[Any], kind: str) -> None:
         assert (got != expected).sum() <= 1 + 0.01 * got.size
 
 
-def assert_rows_near(twins: Twins, tile: int) -> None:
+def assert_rows_agree(twins: Twins, tile: int) -> None:
+    """Bit for bit; a row's mean square, where an optimizer has one, is a sum in another order."""
     here, there = twins.rows(tile)
+    if not twins.specs[tile].optimizer.row_states:
+        assert here.tobytes() == there.tobytes()
+        return
     dtype = twins.specs[tile].dtype
     for field in twins.specs[tile].record.names or ():
         a, b = (np.ascontiguousarray(x[field]).reshape(len(x), -1) for x in (here, there))
@@ -243,7 +243,7 @@ def test_all_kinds_of_rows_in_one_batch(name: str, wire: str, *, weighted: bool)
         segments.append(segment_of(rng, tile, 0, pooled=tile % 2 == 0))
     twins.step(rng, segments, wire, 1)
     for tile in range(len(twins.specs)):
-        assert_rows_near(twins, tile)
+        assert_rows_agree(twins, tile)
 
 
 @pytest.mark.parametrize("name", gpu.devices())
@@ -254,7 +254,7 @@ def test_many_steps(name: str) -> None:
         segments = [segment_of(rng, t, 9, pooled=True) for t in range(len(twins.specs))]
         twins.step(rng, segments, "fp32", step)
         for tile in range(len(twins.specs)):
-            assert_rows_near(twins, tile)
+            assert_rows_agree(twins, tile)
             twins.align(tile)
 
 
@@ -389,13 +389,8 @@ def test_ids_without_a_row(name: str) -> None:
     ]
     for wire in WIRES:
         tickets = twins.plan(segments, train=False)
-        for segment, (here, there) in zip(
-            segments, twins.gather(segments, wire, tickets), strict=True
-        ):
-            if segment.lengths is None:
-                assert here.tobytes() == there.tobytes()
-            else:
-                assert_near(to_float(there, wire), to_float(here, wire), wire)
+        for here, there in twins.gather(segments, wire, tickets):
+            assert here.tobytes() == there.tobytes()
         twins.release(tickets)
 
 

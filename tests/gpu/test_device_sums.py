@@ -153,6 +153,7 @@ def test_any_width(world: World, dims: tuple[int, ...], wire: str, lead: int) ->
     rng = np.random.default_rng(comm.rank)
     offsets = np.concatenate([[0], np.cumsum(rng.integers(0, 4, 3 * 20))])
     ids = rng.integers(0, 40, offsets[-1])
+    weights = rng.random(ids.size, np.float32)
     results = []
     for where in ("host", "device"):
         backend, side, memory = world.pick(where)
@@ -164,7 +165,7 @@ def test_any_width(world: World, dims: tuple[int, ...], wire: str, lead: int) ->
             wire=wire,
             memory=memory,
         )
-        routed = exchange.route(ids, offsets, None, 20)
+        routed = exchange.route(ids, offsets, weights, 20)
         rows = np.random.default_rng(7)
         addresses = exchange.reply(routed).tolist()
         request, held = routed.request, placement.held_by(comm.rank)

@@ -46,9 +46,11 @@ def both(comm: MPI.Intracomm, case: Case, mix: str, axis: str, **options: object
     cpu = train(comm, case, roles, cuts, **options)
     with half_gpu.opened():
         device = train(comm, case, roles, cuts, devices=devices, storage=storage, **options)
-    # Sums of one order on both sides; products are added with or without rounding in between.
-    exact = case.dtype == case.wire == "fp32"
-    compare(device, cpu, 2e-5 if exact else 2e-2)
+    if not case.optimizer.startswith("rowwise"):
+        compare(device, cpu, 0)
+    else:  # the mean square of a gradient is a sum in another order
+        exact = case.dtype == case.wire == "fp32"
+        compare(device, cpu, 2e-5 if exact else 2e-2)
 
 
 @pytest.mark.mpi
