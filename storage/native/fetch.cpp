@@ -4,8 +4,8 @@
 
 namespace ff {
 
-Fetcher::Fetcher(std::function<void(Fetch&)> carry_out, std::function<void()> failed)
-    : carry_out_(std::move(carry_out)), failed_(std::move(failed)), thread_([this] { run(); }) {}
+Fetcher::Fetcher(std::function<void(Fetch&)> carry_out, std::function<void(bool done)> ended)
+    : carry_out_(std::move(carry_out)), ended_(std::move(ended)), thread_([this] { run(); }) {}
 
 uint64_t Fetcher::push(Fetch&& fetch) {
   std::lock_guard<std::mutex> lock(mutex_);
@@ -76,9 +76,8 @@ void Fetcher::run() {
     if (error && !error_) error_ = error;
     if (!error) ++done_;
     changed_.notify_all();
-    if (!error) continue;
     lock.unlock();
-    failed_();
+    ended_(!error);
     lock.lock();
   }
 }

@@ -61,8 +61,9 @@ struct Fetch {
 
 class Fetcher {
  public:
-  // `failed` is called once, when a fetch has thrown and nobody waits in vain any more.
-  Fetcher(std::function<void(Fetch&)> carry_out, std::function<void()> failed);
+  // `ended` is called after a fetch, when it counts as done, or has thrown and nobody waits in vain
+  // any more.
+  Fetcher(std::function<void(Fetch&)> carry_out, std::function<void(bool done)> ended);
   ~Fetcher() { close(); }
 
   // Returns the number of the fetch, counted from 1.
@@ -84,7 +85,7 @@ class Fetcher {
   void run();
 
   std::function<void(Fetch&)> carry_out_;
-  std::function<void()> failed_;
+  std::function<void(bool done)> ended_;
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   std::deque<Fetch> queue_;

@@ -23,7 +23,6 @@ void Tiers::carry_out(Fetch& fetch) {
               fetch.down.size() + fetch.up.size() + fetch.births.size() + fetch.copies.size()});
   if (!fetch.from_file.empty())
     spans_.add({"fetch", "read file", moved, end, fetch.from_file.size()});
-  if (write_back_) write_back_->wake();
 }
 
 // Rows from the file. Those that go into the pad leave it.

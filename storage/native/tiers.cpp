@@ -60,7 +60,14 @@ Tiers::Tiers(const std::vector<TileSpec>& specs, const std::vector<KeyRange>& ke
     std::lock_guard<std::mutex> lock(guard_);
     made_room();
   };
-  fetcher_ = std::make_unique<Fetcher>([this](Fetch& fetch) { carry_out(fetch); }, notify);
+  // Rows of a fetch can be written when it counts as done, not before.
+  const auto ended = [this, notify](bool done) {
+    if (!done)
+      notify();
+    else if (write_back_)
+      write_back_->wake();
+  };
+  fetcher_ = std::make_unique<Fetcher>([this](Fetch& fetch) { carry_out(fetch); }, ended);
   if (file_ == nullptr) return;
   host_.write_behind();
   write_back_ = std::make_unique<WriteBack>(host_, *file_, *fetcher_, guard_, notify, spans_);
