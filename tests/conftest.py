@@ -87,15 +87,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{path} has tests on ranks, but not the words mark.mpi")
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build what stands in for a GPU before the time of the first test that wants it runs."""
-    chosen = any(item.path.parent.name == "gpu" for item in session.items)
-    if chosen and not session.config.option.collectonly:
-        import gpu
-
-        gpu.build()
-
-
 class Ranks:
     """Keeps the ranks of one test session in step. Every hook here is collective."""
 

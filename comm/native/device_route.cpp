@@ -245,12 +245,7 @@ class DeviceRoute::Builder {
 DeviceRoute::DeviceRoute(std::shared_ptr<Device> device)
     : device_(std::move(device)), parcel_(*device_), read_(*device_) {}
 
-DeviceRoute::~DeviceRoute() {
-  try {
-    read_.synchronize();
-  } catch (const DeviceError&) {  // the device has failed, and reads no more
-  }
-}
+DeviceRoute::~DeviceRoute() { read_.finish(); }
 
 void DeviceRoute::upload(const Plan& plan, const Route& route, const Stream& uploads) {
   const auto tables = static_cast<size_t>(plan.tables.size());

@@ -91,16 +91,6 @@ FF_DEVICE void write_anywhere(T* to, const float (&x)[V]) {
   }
 }
 
-template <int V>
-FF_DEVICE void write_anywhere(uint8_t* to, Dtype dtype, const float (&x)[V]) {
-  if (dtype == Dtype::bf16)
-    write_anywhere(reinterpret_cast<Bf16*>(to), x);
-  else if (dtype == Dtype::fp16)
-    write_anywhere(reinterpret_cast<Fp16*>(to), x);
-  else
-    write_anywhere(reinterpret_cast<float*>(to), x);
-}
-
 // Calls f with the address as one of elements of the type.
 template <class F>
 FF_DEVICE void with_elements(Dtype dtype, char* at, F&& f) {
@@ -110,6 +100,11 @@ FF_DEVICE void with_elements(Dtype dtype, char* at, F&& f) {
     f(reinterpret_cast<Fp16*>(at));
   else
     f(reinterpret_cast<float*>(at));
+}
+
+template <int V>
+FF_DEVICE void write_anywhere(uint8_t* to, Dtype dtype, const float (&x)[V]) {
+  with_elements(dtype, reinterpret_cast<char*>(to), [&](auto* row) { write_anywhere(row, x); });
 }
 
 // Sum of weight(i) * columns_of(i), i from begin to end, in order. TOGETHER of them are asked for

@@ -228,6 +228,13 @@ void Stream::synchronize() const {
   done.synchronize();
 }
 
+void Stream::finish() const noexcept {
+  try {
+    synchronize();
+  } catch (const DeviceError&) {
+  }
+}
+
 Event::Event(const Device& device, For waits) : device_(&device), waits_(waits) {
   device.enter();
   Driver::Handle event = nullptr;
@@ -271,6 +278,13 @@ void Event::synchronize() const {
   device_->enter();
   device_->driver().check(device_->driver().event_synchronize(handle_of(handle_)),
                           "cuEventSynchronize");
+}
+
+void Event::finish() const noexcept {
+  try {
+    synchronize();
+  } catch (const DeviceError&) {
+  }
 }
 
 }  // namespace ff

@@ -155,6 +155,8 @@ class Stream {
   void wait(const Event& event) const;
   // Returns when all that was enqueued is done; the thread sleeps until then.
   void synchronize() const;
+  // The same, or when the device has failed: as Device::finish().
+  void finish() const noexcept;
 
  private:
   void launch_raw(const char* kernel, size_t blocks, uint32_t threads, const void* args) const;
@@ -181,6 +183,8 @@ class Event {
   bool done() const;  // true if it was never recorded
   // Throws std::logic_error for an event that is for the device.
   void synchronize() const;
+  // The same, or returns when the device has failed: as Device::finish().
+  void finish() const noexcept;
 
  private:
   const Device* device_;

@@ -21,12 +21,7 @@ class Parcel {
   explicit Parcel(const Device& device) : device_(&device), sent_(device) {}
   Parcel(const Parcel&) = delete;
   Parcel& operator=(const Parcel&) = delete;
-  ~Parcel() {
-    try {
-      sent_.synchronize();
-    } catch (const DeviceError&) {  // the device has failed, and reads no more
-    }
-  }
+  ~Parcel() { sent_.finish(); }
 
   // First what is to travel, then room for it: open() waits until the last parcel has left, and
   // where there is too little room until the stream, behind those who read it, is done.

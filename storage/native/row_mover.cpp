@@ -42,22 +42,14 @@ void RowMover::after_final(Work&& work) {
     stream_.wait(final_);
     work();
   } catch (const DeviceError& error) {
-    settle();
+    stream_.finish();
     throw DeviceError("GPU " + std::to_string(device_.ordinal()) +
                       " has failed at rows that come, leave or move, or at what it was given "
                       "before: " +
                       error.what());
   } catch (...) {
-    settle();
+    stream_.finish();
     throw;
-  }
-}
-
-// Nothing that was begun goes on: after an error, with records that the caller may give away.
-void RowMover::settle() const {
-  try {
-    stream_.synchronize();
-  } catch (const DeviceError&) {  // the device has failed, and touches no more
   }
 }
 

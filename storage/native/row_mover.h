@@ -17,7 +17,7 @@ class RowMover {
  public:
   // final: what this does comes after it, as it was last recorded.
   RowMover(const Device& device, const DeviceTiles& tiles, const Event& final, int threads);
-  ~RowMover() { settle(); }
+  ~RowMover() { stream_.finish(); }
 
   // All of this happens in the order of the calls, which may come from any thread. An error of the
   // device comes out at whichever call is the next.
@@ -49,7 +49,6 @@ class RowMover {
   size_t record_bytes(const Fetch::Move& move) const;
   template <class Work>
   void after_final(Work&& work);
-  void settle() const;
   template <class Row, class Make>
   void in_rounds(const char* kernel, size_t n, Make&& make);
   void take(const Fetch::Move* moves, size_t n);

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import gpu
 import numpy as np
 import pytest
-from device_side import DeviceSide, World
+from device_side import World
 from mpi4py import MPI
 from oracle import HOST
 
 from fourfold.comm.device import DeviceArray
 
 pytestmark = pytest.mark.mpi
-
-
-@pytest.fixture(scope="module", params=gpu.devices())
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    world = World(DeviceSide(request.param))
-    yield world
-    world.staged.close()
 
 
 @pytest.mark.parametrize("where", ["device", "mixed"])

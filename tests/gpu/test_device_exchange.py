@@ -54,18 +54,6 @@ INPUTS = [
 """Pooling, wire, weighted, kind of batch."""
 
 
-@pytest.fixture(scope="module", params=gpu.devices())
-def side(request: pytest.FixtureRequest) -> DeviceSide:
-    return DeviceSide(request.param)
-
-
-@pytest.fixture(scope="module")
-def world(side: DeviceSide) -> Iterator[World]:
-    world = World(side)
-    yield world
-    world.staged.close()
-
-
 @pytest.fixture(scope="module")
 def nccl(side: DeviceSide) -> Iterator[NcclBackend]:
     """NCCL, or on the stand-in what stands in for it."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import gpu
 import numpy as np
 import pytest
-from device_side import DeviceSide, World, columns_from, exchange_of
+from device_side import World, columns_from, exchange_of
 from mpi4py import MPI
 from oracle import AXES, SHAPES, Batch, Holder, HostSide, features_of, placement_of
 
@@ -19,13 +18,6 @@ from fourfold.comm.route import Feature
 from fourfold.comm.tile import Shape, Tile
 
 pytestmark = pytest.mark.mpi
-
-
-@pytest.fixture(scope="module", params=gpu.devices())
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    world = World(DeviceSide(request.param))
-    yield world
-    world.staged.close()
 
 
 def big_batch(features: list[Feature], seed: int, size: int = 150, hot: float = 0.0) -> Batch:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import gpu
 import numpy as np
 import pytest
-from device_side import DeviceSide, World
+from device_side import World
 from step_blocks import counts_of, sides_of
 
 from fourfold.comm.backend import Blocks
@@ -15,13 +13,6 @@ from fourfold.comm.device import DeviceBytes
 from fourfold.comm.staged import StagedBackend
 
 pytestmark = pytest.mark.mpi
-
-
-@pytest.fixture(scope="module", params=gpu.devices())
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    world = World(DeviceSide(request.param))
-    yield world
-    world.staged.close()
 
 
 def on_device(blocks: Blocks, array: gpu.DeviceArray) -> Blocks:
